@@ -1,0 +1,120 @@
+"""One figure style for the whole book: colour-blind safe colours, varied dashes, labels on the lines."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from cycler import cycler
+
+__all__ = ["COLORS", "DASHES", "use_style", "label_lines", "band", "dot_intervals"]
+
+# Okabe and Ito's palette, in an order in which neighbours differ in lightness too; yellow is left out on white.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1)), (0, (8, 2)), (0, (2, 2)))
+
+_STYLE = {
+    "figure.figsize": (7.2, 3.6),
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "axes.prop_cycle": cycler(color=COLORS) + cycler(linestyle=DASHES),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10.5,
+    "grid.color": "#d9d9d9",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
+    "font.size": 10.5,
+    "image.cmap": "viridis",
+}
+
+
+def use_style() -> None:
+    """Make the book's style matplotlib's default for this process."""
+    plt.rcdefaults()
+    plt.rcParams.update(_STYLE)
+
+
+def label_lines(ax: plt.Axes, labels: Mapping | None = None, pad: float = 4.0) -> None:
+    """Write each line's label beside its last point, in its colour, moved apart where they would overlap.
+
+    Args:
+        ax: axes whose labelled lines are to be named; it gets no legend.
+        labels: optional replacements, from a line's label to the text to write.
+        pad: distance from the line's end, in points.
+    """
+    fig = ax.figure
+    fig.canvas.draw()
+    lines = [line for line in ax.get_lines() if not line.get_label().startswith("_") and len(line.get_xdata())]
+    height = 1.25 * plt.rcParams["font.size"] * fig.dpi / 72
+    ends = []
+    for line in lines:
+        x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
+        last = np.flatnonzero(np.isfinite(x) & np.isfinite(y))[-1]
+        ends.append((ax.transData.transform((x[last], y[last])), (x[last], y[last]), line))
+    ends.sort(key=lambda end: end[0][1])
+    lowest, highest = ax.bbox.y0, ax.bbox.y1
+    position = [min(max(end[0][1], lowest), highest) for end in ends]
+    for k in range(1, len(position)):
+        position[k] = max(position[k], position[k - 1] + height)
+    overflow = position[-1] - highest if position else 0.0
+    if overflow > 0:
+        position[-1] -= overflow
+        for k in range(len(position) - 2, -1, -1):
+            position[k] = min(position[k], position[k + 1] - height)
+    for (pixel, point, line), y in zip(ends, position):
+        label = line.get_label()
+        ax.annotate(
+            label if labels is None else labels.get(label, label),
+            xy=point,
+            xytext=(pad, (y - pixel[1]) * 72 / fig.dpi),
+            textcoords="offset points",
+            color=line.get_color(),
+            va="center",
+            fontsize=9.5,
+            annotation_clip=False,
+        )
+
+
+def band(ax: plt.Axes, x: Sequence[float], runs: np.ndarray, label: str, **line) -> None:
+    """The mean over runs as a line, with a band of one standard deviation.
+
+    Args:
+        ax: axes to draw into.
+        x: shape (points,).
+        runs: shape (runs, points), at least 2 runs.
+        label: name of the line.
+        line: further arguments of `Axes.plot`.
+    """
+    runs = np.asarray(runs, dtype=float)
+    if runs.ndim != 2 or len(runs) < 2:
+        raise ValueError(f"runs: has shape {runs.shape}, must be (runs >= 2, points)")
+    mean, std = runs.mean(0), runs.std(0, ddof=1)
+    (drawn,) = ax.plot(x, mean, label=label, **line)
+    ax.fill_between(x, mean - std, mean + std, color=drawn.get_color(), alpha=0.15, linewidth=0)
+
+
+def dot_intervals(ax: plt.Axes, values: Mapping[str, Sequence[float]], unit: str) -> None:
+    """One row per treatment: every seed as a faint dot, the mean as a large one with one standard deviation.
+
+    Args:
+        ax: axes to draw into.
+        values: from a treatment's name to one finite value per seed; drawn from top to bottom.
+        unit: label of the value axis.
+    """
+    for row, (name, seeds) in enumerate(values.items()):
+        seeds = np.asarray(seeds, dtype=float)
+        color = COLORS[row % len(COLORS)]
+        ax.plot(seeds, np.full(len(seeds), row), "o", ms=4, alpha=0.3, color=color, linestyle="none")
+        ax.errorbar(seeds.mean(), row, xerr=seeds.std(ddof=1), fmt="o", ms=7, color=color, capsize=3, linestyle="none")
+    ax.set_yticks(range(len(values)), list(values))
+    ax.set_ylim(len(values) - 0.5, -0.5)
+    ax.set_xlabel(unit)
+    ax.grid(axis="y", visible=False)

@@ -1,0 +1,82 @@
+"""What a run depends on besides its code: scale, device, threads, random numbers."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+
+from lrlib import _check
+
+__all__ = ["SCALES", "scale_name", "at_scale", "device", "seeded", "setup"]
+
+SCALES = ("tour", "full")
+
+
+def scale_name() -> str:
+    """The scale of this run, from the environment variable `LRLIB_SCALE`: "tour" (default) or "full".
+
+    Raises:
+        ValueError: the variable holds anything else.
+    """
+    return _check.choice("LRLIB_SCALE", os.environ.get("LRLIB_SCALE", "tour"), SCALES)
+
+
+def at_scale(*, tour, full):
+    """`tour` or `full`, whichever is the scale of this run.
+
+    Example:
+        >>> at_scale(tour=200, full=10_000)
+        200
+    """
+    return full if scale_name() == "full" else tour
+
+
+def device() -> torch.device:
+    """Where to train: the CPU at tour scale; at full scale a CUDA or Apple GPU when there is one."""
+    if scale_name() == "full":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+    return torch.device("cpu")
+
+
+def device_label(where: torch.device) -> str:
+    """The name of a device as a reader knows it, such as "NVIDIA H200" or "CPU"."""
+    return torch.cuda.get_device_name(where) if where.type == "cuda" else where.type.upper()
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw torch's random numbers from `seed` inside the block; the generators outside are left as they were.
+
+    Args:
+        seed: an integer >= 0.
+
+    Raises:
+        ValueError: `seed` is negative.
+
+    Example:
+        >>> with seeded(0):
+        ...     a = torch.rand(())
+        >>> with seeded(0):
+        ...     b = torch.rand(())
+        >>> bool(a == b)
+        True
+    """
+    seed = _check.integer("seed", seed, 0)
+    cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(seed)
+        yield
+
+
+def setup() -> None:
+    """Begin a chapter: one thread on the CPU (small networks are fastest so), the book's figure style, the scale."""
+    from lrlib import plotting
+
+    if device().type == "cpu":
+        torch.set_num_threads(1)
+    plotting.use_style()
+    print(f"scale: {scale_name()}")

@@ -1,0 +1,44 @@
+# The Learning Rate. `make` alone lists the targets; each makes .venv first where it is needed.
+# PYTHON=python3.12 chooses the interpreter of .venv, CHAPTERS="annealing" the chapters of notebooks and full.
+
+PY = .venv/bin/python
+PORT ?= 8000
+JOBS ?= auto
+PYTEST_ARGS ?=
+
+notebooks_given = $(if $(CHAPTERS),$(foreach c,$(CHAPTERS),book/$(c:book/%=%)$(if $(filter %.ipynb,$(c)),,.ipynb)),$(wildcard book/*.ipynb))
+
+.PHONY: help book notebooks test full bench serve clean environment
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+book: environment ## build the HTML from the stored outputs, strictly, and print the page to open
+	@$(PY) tools/build.py
+
+notebooks: environment ## execute the chapters at tour scale and store their outputs (CHAPTERS="annealing ...")
+	@$(PY) tools/notebooks.py $(notebooks_given)
+
+test: environment ## run every test, doctest and notebook, in parallel over the cores
+	@$(PY) -m pytest --nbval -n $(JOBS) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
+
+full: environment ## run the chapters at full scale and write data/records (CHAPTERS="annealing ...")
+	@$(PY) -m lrlib.records $(notebooks_given)
+
+bench: environment ## run the benchmarks, one after the other
+	@set -e; for file in benchmarks/*.py; do \
+		if [ ! -e "$$file" ]; then echo "No benchmarks yet."; break; fi; \
+		echo "== $$file"; $(PY) "$$file"; \
+	done
+
+serve: book ## serve the built book on 127.0.0.1 (PORT=8000)
+	@echo "http://127.0.0.1:$(PORT)/"
+	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+clean: ## remove .venv, _build and caches
+	rm -rf .venv _build .pytest_cache .ruff_cache .hypothesis lrlib.egg-info .jupyter_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+	find . -name .ipynb_checkpoints -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+environment:
+	@tools/environment.sh

@@ -1,0 +1,44 @@
+"""Settings for every test: tour scale, one thread a worker, no windows, long notebooks first."""
+
+import os
+from collections import defaultdict
+
+# Kernels and worker processes inherit these; libraries read the thread counts when they are first imported.
+for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR"):
+    os.environ[f"{name}_NUM_THREADS"] = "1"
+os.environ["VECLIB_MAXIMUM_THREADS"] = "1"
+os.environ["LRLIB_SCALE"] = "tour"
+os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+# Not through MPLBACKEND, which the kernels would inherit: they need the inline backend.
+os.environ.pop("MPLBACKEND", None)
+
+import matplotlib  # noqa: E402
+
+matplotlib.use("Agg")
+
+SECONDS = "lrlib/seconds"
+_seconds: dict[str, float] = defaultdict(float)
+
+
+def _file(nodeid: str) -> str:
+    return nodeid.split("::")[0]
+
+
+def pytest_collection_modifyitems(config, items):
+    """Longest file first, by the last run's times, so that no long one is left alone at the end."""
+    known = config.cache.get(SECONDS, {})
+
+    def key(item):
+        file = _file(item.nodeid)
+        return -known.get(file, 60.0 if file.endswith(".ipynb") else 0.0), file
+
+    items.sort(key=key)  # stable: the order inside a file stays
+
+
+def pytest_runtest_logreport(report):
+    _seconds[_file(report.nodeid)] += report.duration
+
+
+def pytest_sessionfinish(session):
+    if not hasattr(session.config, "workerinput") and _seconds:
+        session.config.cache.set(SECONDS, session.config.cache.get(SECONDS, {}) | dict(_seconds))

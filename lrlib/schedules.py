@@ -41,7 +41,7 @@ class Schedule:
     that shape. Wrap a formula of your own in it to get the same checks as the schedules of this module.
 
     Args:
-        formula: maps a float64 array of steps (>= 0) to learning rates of the same shape.
+        formula: maps a float64 vector of steps (>= 0) to learning rates of the same shape.
         text: how the schedule prints itself.
         horizon: the number of steps it is planned for, or None where its definition names none.
         warmup_steps: the number of steps of its warm-up; a run must not be shorter.
@@ -78,8 +78,9 @@ class Schedule:
             raise TypeError(f"step={step!r}: must be an integer or an array of integers, 0-based")
         if steps.size and steps.min() < 0:
             raise ValueError(f"step={step!r}: must be >= 0")
-        values = np.asarray(self._formula(steps.astype(np.float64)), dtype=np.float64)
-        return float(values) if values.ndim == 0 else values
+        # Always an array inside: NumPy's scalar and array powers differ in the last bit.
+        values = np.asarray(self._formula(steps.astype(np.float64).ravel()), dtype=np.float64)
+        return float(values[0]) if steps.ndim == 0 else values.reshape(steps.shape)
 
     def __repr__(self) -> str:
         return self._text

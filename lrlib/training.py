@@ -135,7 +135,7 @@ def train(
 
     Example:
         >>> import lrlib
-        >>> with seeded(0):
+        >>> with lrlib.seeded(0):
         ...     model = lrlib.mlp(64, 16, 10)
         >>> history = train(model, lrlib.digits(), lrlib.cosine(0.1, T_max=5), steps=5)
         >>> history.lr.round(4)
@@ -148,7 +148,7 @@ def train(
         eval_every = _check.integer("eval_every", eval_every, 1)
     if batch_size > len(data.x_train):
         raise ValueError(f"batch_size={batch_size!r}: must be <= {len(data.x_train)}, the number of training examples")
-    for part in [schedule] if isinstance(schedule, Schedule) else schedule or ():
+    for part in schedule if isinstance(schedule, list | tuple) else [schedule]:
         if getattr(part, "warmup_steps", 0) > steps:
             raise ValueError(f"steps={steps!r}: must be >= {part.warmup_steps}, the warm-up of {part}")
     if schedule is None and momentum is not None:

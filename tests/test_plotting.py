@@ -1,0 +1,51 @@
+"""Labels that do not overlap, bands and dots that show the numbers they were given."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import lrlib
+from lrlib import plotting
+
+
+@pytest.fixture
+def ax():
+    plotting.use_style()
+    fig, ax = plt.subplots()
+    yield ax
+    plt.close(fig)
+
+
+def test_labels_stand_at_the_line_ends_in_their_colours_and_apart(ax):
+    for k in range(6):
+        ax.plot([0, 1], [0, 0.001 * k], label=f"line {k}")
+    ax.plot([0, 1], [1, 1])
+    plotting.label_lines(ax, {"line 0": "first"})
+    assert [text.get_text() for text in ax.texts] == ["first", *(f"line {k}" for k in range(1, 6))]
+    assert [text.get_color() for text in ax.texts] == [line.get_color() for line in ax.get_lines()[:6]]
+    ax.figure.canvas.draw()
+    boxes = sorted((text.get_window_extent() for text in ax.texts), key=lambda box: box.y0)
+    assert all(below.y1 <= above.y0 + 1 for below, above in zip(boxes, boxes[1:], strict=False))
+
+
+def test_colours_and_dashes_both_differ_between_lines(ax):
+    lines = [ax.plot([0, 1])[0] for _ in plotting.COLORS]
+    assert len({line.get_color() for line in lines}) == len({str(line._dash_pattern) for line in lines}) == len(lines)
+
+
+def test_a_band_shows_mean_and_deviation(ax):
+    runs = np.array([[1.0, 2.0], [3.0, 6.0], [2.0, 4.0]])
+    lrlib.band(ax, [0, 1], runs, "runs")
+    np.testing.assert_allclose(ax.get_lines()[0].get_ydata(), [2, 4])
+    vertices = ax.collections[0].get_paths()[0].vertices
+    assert {(0.0, 1.0), (0.0, 3.0), (1.0, 2.0), (1.0, 6.0)} <= {tuple(map(float, v)) for v in vertices}
+    with pytest.raises(ValueError, match="runs"):
+        lrlib.band(ax, [0, 1], runs[0], "one run")
+
+
+def test_dots_show_every_seed_and_the_names_from_top_to_bottom(ax):
+    lrlib.dot_intervals(ax, {"a": [1.0, 2.0], "b": [3.0, 5.0]}, "unit")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+    low, high = ax.get_ylim()
+    assert low > high and ax.get_xlabel() == "unit"
+    assert ax.get_lines()[0].get_xdata().tolist() == [1.0, 2.0]

@@ -1,0 +1,130 @@
+"""Records: written as they grow, resumed, stale when their code changes, honest about what is missing."""
+
+import json
+
+import numpy as np
+import pytest
+
+import lrlib
+from lrlib import records
+
+CELL = """
+import lrlib
+CALLS = []
+def run(seed, power):
+    CALLS.append(seed)
+    return {"value": float(seed) ** power}
+rows = lrlib.measure("demo", [{"seed": s, "power": 2} for s in range(3)], run)
+"""
+
+
+def notebook(*cells):
+    return {
+        "cells": [
+            {"cell_type": "code", "source": source, "metadata": {"tags": tags}, "outputs": []}
+            for source, tags in cells
+        ]
+    }
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A project of one chapter, demo.ipynb, at full scale."""
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    monkeypatch.setenv("LRLIB_SCALE", "full")
+    (tmp_path / "book").mkdir()
+    write(tmp_path, CELL)
+    return tmp_path
+
+
+def write(root, source):
+    cells = notebook(("raise RuntimeError('only at tour scale')", []), (source, ["full"]))
+    (root / "book" / "demo.ipynb").write_text(json.dumps(cells))
+
+
+def run(root, **options):
+    return records.run_notebook(root / "book" / "demo.ipynb", **options)
+
+
+def test_a_missing_record_is_false_and_says_so(root):
+    record = lrlib.load_record("demo")
+    assert not record and "no full-scale record yet" in record.label
+
+
+def test_the_tagged_cells_alone_make_the_record_with_its_provenance(root):
+    line = run(root)
+    record = lrlib.load_record("demo")
+    assert record.complete and not record.stale
+    assert record.rows == [{"seed": s, "power": 2, "value": float(s * s)} for s in range(3)]
+    assert record.provenance["seeds"] == [0, 1, 2]
+    assert {"device", "torch", "date", "commit", "seconds", "cells", "data"} <= set(record.provenance)
+    assert line == record.label and "3 runs" in line
+
+
+def test_a_finished_record_is_not_made_again_unless_forced(root, monkeypatch):
+    run(root)
+    path = root / "data" / "records" / "demo.json"
+    before = path.stat().st_mtime_ns
+    assert run(root) == "demo.ipynb: up to date"
+    assert path.stat().st_mtime_ns == before
+    monkeypatch.setenv("LRLIB_FORCE", "1")
+    run(root, force=True)
+    assert path.stat().st_mtime_ns > before
+
+
+def test_an_interrupted_run_resumes_where_it_stopped(root):
+    calls = []
+
+    def work(seed):
+        calls.append(seed)
+        if seed == 2 and calls.count(2) == 1:
+            raise KeyboardInterrupt
+        return {"value": seed}
+
+    grid = [{"seed": s} for s in range(4)]
+    with pytest.raises(KeyboardInterrupt):
+        lrlib.measure("demo", grid, work)
+    assert not lrlib.load_record("demo").complete and "incomplete" in lrlib.load_record("demo").label
+    assert lrlib.measure("demo", grid, work) == [{"seed": s, "value": s} for s in range(4)]
+    assert calls == [0, 1, 2, 2, 3] and lrlib.load_record("demo").complete
+
+
+def test_a_changed_cell_makes_the_record_stale_and_the_next_run_makes_it_again(root):
+    run(root)
+    write(root, CELL.replace("** power", "** power + 1"))
+    assert lrlib.load_record("demo").stale and "stale" in lrlib.load_record("demo").label
+    run(root)
+    assert not lrlib.load_record("demo").stale
+    assert [row["value"] for row in lrlib.load_record("demo").rows] == [1.0, 2.0, 5.0]
+
+
+def test_trailing_white_space_does_not_make_a_record_stale(root):
+    run(root)
+    write(root, CELL.replace("CALLS = []\n", "CALLS = []   \n") + "\n\n")
+    assert not lrlib.load_record("demo").stale
+
+
+def test_at_tour_scale_nothing_is_written(root, monkeypatch):
+    monkeypatch.setenv("LRLIB_SCALE", "tour")
+    rows = lrlib.measure("demo", [{"seed": 1}], lambda seed: {"a": np.float32(0.5), "b": np.array([1, np.nan])})
+    assert rows == [{"seed": 1, "a": 0.5, "b": [1.0, None]}]
+    assert not (root / "data").exists()
+
+
+@pytest.mark.parametrize("grid", [[], [{"seed": 1}, {"seed": 1}]])
+def test_an_empty_or_repeated_grid_is_refused(grid):
+    with pytest.raises(ValueError, match="grid"):
+        lrlib.measure("demo", grid, lambda seed: {})
+
+
+def test_a_result_that_cannot_be_kept_is_refused():
+    with pytest.raises(TypeError, match="to go into a record"):
+        lrlib.measure("demo", [{"seed": 1}], lambda seed: {"model": object()})
+
+
+def test_a_damaged_record_is_named(root):
+    path = root / "data" / "records" / "demo.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"rows": [')
+    with pytest.raises(ValueError, match="demo.json: is not a record"):
+        lrlib.load_record("demo")

@@ -1,0 +1,40 @@
+"""Scale, device, and random numbers that leave no trace."""
+
+import pytest
+import torch
+
+import lrlib
+from lrlib import runtime
+
+
+def test_the_scale_is_tour_unless_asked(monkeypatch):
+    monkeypatch.delenv("LRLIB_SCALE", raising=False)
+    assert lrlib.scale_name() == "tour" and lrlib.at_scale(tour=1, full=2) == 1
+    assert runtime.device().type == "cpu"
+    monkeypatch.setenv("LRLIB_SCALE", "full")
+    assert lrlib.scale_name() == "full" and lrlib.at_scale(tour=1, full=2) == 2
+    monkeypatch.setenv("LRLIB_SCALE", "half")
+    with pytest.raises(ValueError, match="LRLIB_SCALE='half'.*'tour', 'full'"):
+        lrlib.scale_name()
+
+
+def test_seeded_draws_repeat_and_leave_the_outer_generator_alone():
+    outer = torch.get_rng_state()
+    with lrlib.seeded(3):
+        first = torch.rand(4)
+    with pytest.raises(RuntimeError), lrlib.seeded(3):
+        assert torch.equal(torch.rand(4), first)
+        raise RuntimeError
+    with lrlib.seeded(4):
+        assert not torch.equal(torch.rand(4), first)
+    assert torch.equal(torch.get_rng_state(), outer)
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(ValueError, match="seed=-1"), lrlib.seeded(-1):
+        pass
+
+
+def test_setup_prints_the_scale_alone(capsys):
+    lrlib.setup()
+    assert capsys.readouterr().out == "scale: tour\n"

@@ -1,0 +1,129 @@
+"""ScheduleLR in plain PyTorch: groups, state, resuming, momentum."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import lrlib
+
+TWO = [lrlib.cosine(0.1, T_max=20), lrlib.step(0.01, step_size=4)]
+
+
+def two_groups(optimizer=torch.optim.SGD, **options):
+    first, second = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
+    return optimizer([{"params": [first]}, {"params": [second]}], lr=1.0, **options)
+
+
+def test_each_group_follows_its_schedule():
+    optimizer = two_groups()
+    scheduler = lrlib.ScheduleLR(optimizer, TWO)
+    for t in range(30):
+        assert [group["lr"] for group in optimizer.param_groups] == [s(t) for s in TWO] == scheduler.get_last_lr()
+        optimizer.step()
+        scheduler.step()
+
+
+def test_one_schedule_serves_all_groups():
+    optimizer = two_groups()
+    lrlib.ScheduleLR(optimizer, lrlib.constant(0.3))
+    assert [group["lr"] for group in optimizer.param_groups] == [0.3, 0.3]
+
+
+def test_a_tensor_rate_stays_a_tensor():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=torch.tensor(1.0, dtype=torch.float64))
+    scheduler = lrlib.ScheduleLR(optimizer, lrlib.exponential(0.5, 0.5))
+    rate = optimizer.param_groups[0]["lr"]
+    optimizer.step()
+    scheduler.step()
+    assert optimizer.param_groups[0]["lr"] is rate and rate.item() == 0.25
+
+
+@pytest.mark.parametrize("optimizer, read", [
+    (lambda: two_groups(torch.optim.SGD, momentum=0.5), lambda group: group["momentum"]),
+    (lambda: two_groups(torch.optim.Adam), lambda group: group["betas"][0]),
+])  # fmt: skip
+def test_momentum_follows_its_own_schedule(optimizer, read):
+    optimizer, momentum = optimizer(), lrlib.polynomial(0.9, total_iters=10, end_lr=0.8)
+    scheduler = lrlib.ScheduleLR(optimizer, lrlib.constant(0.1), momentum=momentum)
+    for t in range(12):
+        assert [read(group) for group in optimizer.param_groups] == [momentum(t)] * 2
+        optimizer.step()
+        scheduler.step()
+
+
+def plain_loop(model, optimizer, scheduler, x, y, steps):
+    """A PyTorch loop that knows nothing of lrlib."""
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize("stop", [1, 7, 19])
+def test_resuming_in_the_middle_is_bit_equal(stop, tmp_path):
+    x, y = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 3
+
+    def start():
+        with lrlib.seeded(0):
+            model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+        groups = [{"params": model[0].parameters()}, {"params": model[1:].parameters()}]
+        optimizer = torch.optim.SGD(groups, lr=1.0, momentum=0.9)
+        schedules = [lrlib.warmup(lrlib.cosine(0.1, 20), 5), lrlib.cosine_restarts(0.2, 6)]
+        return model, optimizer, lrlib.ScheduleLR(optimizer, schedules)
+
+    whole = start()
+    plain_loop(*whole, x, y, 20)
+    first = start()
+    plain_loop(*first, x, y, stop)
+    torch.save([part.state_dict() for part in first], tmp_path / "checkpoint.pt")
+
+    second = start()
+    for part, state in zip(second, torch.load(tmp_path / "checkpoint.pt", weights_only=True), strict=True):
+        part.load_state_dict(state)
+    plain_loop(*second, x, y, 20 - stop)
+    assert second[2].get_last_lr() == whole[2].get_last_lr()
+    for name, value in whole[0].state_dict().items():
+        assert torch.equal(value, second[0].state_dict()[name]), name
+
+
+def test_a_state_of_another_schedule_is_refused_and_nothing_changes():
+    other = lrlib.ScheduleLR(two_groups(), lrlib.constant(0.5)).state_dict()
+    optimizer = two_groups()
+    scheduler = lrlib.ScheduleLR(optimizer, TWO)
+    before = copy.deepcopy(scheduler.state_dict())
+    for state in (other, {"last_epoch": 3}):
+        with pytest.raises(ValueError, match="must"):
+            scheduler.load_state_dict(state)
+    assert scheduler.state_dict() == before
+    assert [group["lr"] for group in optimizer.param_groups] == [s(0) for s in TWO]
+
+
+@pytest.mark.parametrize("schedule, error", [
+    (0.1, TypeError),
+    (lambda t: 0.1, TypeError),
+    ([lrlib.constant(0.1)], ValueError),
+    ([lrlib.constant(0.1)] * 3, ValueError),
+    ([lrlib.constant(0.1), 0.1], TypeError),
+    (lrlib.Schedule(lambda t: -np.ones_like(t), "negative"), ValueError),
+    (lrlib.Schedule(lambda t: t * math.nan, "nan"), ValueError),
+])  # fmt: skip
+def test_a_bad_schedule_is_refused_before_the_optimizer_is_touched(schedule, error):
+    optimizer = two_groups()
+    with pytest.raises(error, match="must"):
+        lrlib.ScheduleLR(optimizer, schedule)
+    assert [group["lr"] for group in optimizer.param_groups] == [1.0, 1.0]
+
+
+def test_momentum_is_refused_where_there_is_none():
+    with pytest.raises(ValueError, match="momentum.*Adagrad"):
+        lrlib.ScheduleLR(two_groups(torch.optim.Adagrad), TWO, momentum=lrlib.constant(0.9))
+
+
+def test_not_an_optimizer():
+    with pytest.raises(TypeError, match="must be a torch.optim.Optimizer"):
+        lrlib.ScheduleLR("sgd", TWO)

@@ -1,0 +1,314 @@
+"""Every schedule: equal to torch's over whole horizons, to its formula, and strict about its arguments."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.optim import lr_scheduler as torch_lr
+
+import lrlib
+
+RELATIVE = 1e-12
+
+rates = st.floats(1e-6, 10.0)
+lengths = st.integers(1, 300)
+gammas = st.floats(0.05, 1.0)
+
+
+def torch_rates(lr, make_scheduler, steps, **sgd):
+    """The rates that a torch scheduler applies at updates 0 .. steps - 1."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr, **sgd)
+    scheduler = make_scheduler(optimizer)
+    applied = []
+    for t in range(steps):
+        applied.append(float(optimizer.param_groups[0]["lr"]))
+        if t < steps - 1:
+            optimizer.step()
+            scheduler.step()
+    return np.array(applied)
+
+
+def assert_equal(schedule, expected, scale=0.0):
+    """Relative agreement at every step; `scale` is the magnitude whose rounding the reference carries near zero."""
+    np.testing.assert_allclose(schedule(np.arange(len(expected))), expected, rtol=RELATIVE, atol=RELATIVE * scale)
+
+
+@given(lr=rates, step_size=st.integers(1, 50), gamma=gammas)
+def test_step_equals_torch(lr, step_size, gamma):
+    expected = torch_rates(lr, lambda o: torch_lr.StepLR(o, step_size, gamma), 200)
+    assert_equal(lrlib.step(lr, step_size, gamma), expected)
+
+
+@given(lr=rates, milestones=st.sets(st.integers(1, 190), min_size=1, max_size=6), gamma=gammas)
+def test_multistep_equals_torch(lr, milestones, gamma):
+    milestones = sorted(milestones)
+    expected = torch_rates(lr, lambda o: torch_lr.MultiStepLR(o, milestones, gamma), 200)
+    assert_equal(lrlib.multistep(lr, milestones, gamma), expected)
+
+
+@given(lr=rates, gamma=st.floats(0.9, 1.05))
+def test_exponential_equals_torch(lr, gamma):
+    assert_equal(lrlib.exponential(lr, gamma), torch_rates(lr, lambda o: torch_lr.ExponentialLR(o, gamma), 300))
+
+
+@given(lr=rates, total_iters=lengths, power=st.floats(0.3, 4.0))
+def test_polynomial_equals_torch_past_the_end_too(lr, total_iters, power):
+    expected = torch_rates(lr, lambda o: torch_lr.PolynomialLR(o, total_iters, power), total_iters + 20)
+    assert_equal(lrlib.polynomial(lr, total_iters, power), expected, scale=lr)
+
+
+@given(lr=rates, T_max=lengths, low=st.floats(0.0, 1.0))
+def test_cosine_equals_torch_to_the_end(lr, T_max, low):
+    eta_min = low * lr
+    expected = torch_rates(lr, lambda o: torch_lr.CosineAnnealingLR(o, T_max, eta_min), T_max + 1)
+    assert_equal(lrlib.cosine(lr, T_max, eta_min), expected, scale=lr)
+
+
+def test_cosine_holds_its_last_value_where_torch_rises_again():
+    schedule = lrlib.cosine(1.0, T_max=10)
+    torch_values = torch_rates(1.0, lambda o: torch_lr.CosineAnnealingLR(o, 10), 21)
+    assert schedule(20) == 0.0
+    assert torch_values[20] == pytest.approx(1.0)
+
+
+@given(lr=rates, T_0=st.integers(1, 40), T_mult=st.integers(1, 3), low=st.floats(0.0, 1.0))
+def test_cosine_restarts_equal_torch(lr, T_0, T_mult, low):
+    eta_min = low * lr
+    expected = torch_rates(lr, lambda o: torch_lr.CosineAnnealingWarmRestarts(o, T_0, T_mult, eta_min), 250)
+    assert_equal(lrlib.cosine_restarts(lr, T_0, T_mult, eta_min), expected, scale=lr)
+
+
+@given(T_0=st.integers(1, 20), T_mult=st.integers(1, 3), decay=st.floats(0.3, 1.0))
+def test_cosine_restarts_begin_each_cycle_at_the_decayed_peak(T_0, T_mult, decay):
+    schedule = lrlib.cosine_restarts(1.0, T_0, T_mult, decay=decay)
+    starts = np.cumsum([0, *(T_0 * T_mult**i for i in range(6))])
+    np.testing.assert_allclose(schedule(starts), decay ** np.arange(7), rtol=RELATIVE)
+
+
+@given(
+    low=rates,
+    height=st.floats(0.0, 10.0),
+    up=st.integers(1, 60),
+    mode=st.sampled_from(["triangular", "triangular2", "exp_range"]),
+    decay=st.floats(0.9, 1.0),
+)
+def test_cyclic_equals_torch(low, height, up, mode, decay):
+    gamma = decay if mode == "exp_range" else 1.0
+    high = low + height
+
+    def reference(optimizer):
+        return torch_lr.CyclicLR(optimizer, low, high, up, mode=mode, gamma=gamma, cycle_momentum=False)
+
+    assert_equal(lrlib.cyclic(low, high, up, mode, gamma), torch_rates(1.0, reference, 300), scale=high)
+
+
+@given(
+    peak=rates,
+    total=st.integers(4, 300),
+    pct=st.floats(0.1, 0.9),
+    div=st.floats(1.0, 100.0),
+    final=st.floats(1.0, 1e5),
+    anneal=st.sampled_from(["cos", "linear"]),
+)
+def test_one_cycle_equals_torch(peak, total, pct, div, final, anneal):
+    if pct * total <= 1.01:
+        pct = 2.0 / total
+
+    def reference(optimizer):
+        return torch_lr.OneCycleLR(
+            optimizer,
+            peak,
+            total_steps=total,
+            pct_start=pct,
+            div_factor=div,
+            final_div_factor=final,
+            anneal_strategy=anneal,
+            cycle_momentum=False,
+        )
+
+    assert_equal(lrlib.one_cycle(peak, total, pct, div, final, anneal), torch_rates(1.0, reference, total), scale=peak)
+
+
+@given(lr=rates, steps=st.integers(1, 50), start=st.floats(0.01, 1.0))
+def test_warmup_equals_torch_linear_chained_with_the_schedule(lr, steps, start):
+    def reference(optimizer):
+        return torch_lr.ChainedScheduler(
+            [torch_lr.LinearLR(optimizer, start, total_iters=steps), torch_lr.StepLR(optimizer, 30, 0.5)]
+        )
+
+    assert_equal(lrlib.warmup(lrlib.step(lr, 30, 0.5), steps, start), torch_rates(lr, reference, 100))
+
+
+@given(lr=rates, boundary=st.integers(1, 40))
+def test_join_equals_torch_sequential(lr, boundary):
+    def reference(optimizer):
+        parts = [torch_lr.ConstantLR(optimizer, 1.0, 1), torch_lr.ExponentialLR(optimizer, 0.9)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch_lr.SequentialLR(optimizer, parts, milestones=[boundary])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = torch_rates(lr, reference, 80)
+    assert_equal(lrlib.join([lrlib.constant(lr), lrlib.exponential(lr, 0.9)], [boundary]), expected)
+
+
+@given(t=st.integers(0, 10**6), decay=st.floats(0.0, 10.0), warmup_steps=st.integers(0, 1000))
+def test_inverse_schedules_follow_their_formulas(t, decay, warmup_steps):
+    assert lrlib.inverse_time(0.3, decay)(t) == pytest.approx(0.3 / (1 + decay * t), rel=RELATIVE)
+    tau = t + 1
+    if warmup_steps == 0:
+        expected = 0.3 / math.sqrt(tau)
+    elif tau <= warmup_steps:
+        expected = 0.3 * tau / warmup_steps
+    else:
+        expected = 0.3 * math.sqrt(warmup_steps / tau)
+    assert lrlib.inverse_sqrt(0.3, warmup_steps)(t) == pytest.approx(expected, rel=RELATIVE)
+
+
+@pytest.mark.parametrize(
+    "decay, half", [("linear", 0.5), ("cosine", 0.5), ("sqrt", 1 - math.sqrt(0.5))], ids=lambda v: str(v)
+)
+def test_wsd_rises_holds_and_falls(decay, half):
+    schedule = lrlib.wsd(2.0, total_steps=100, warmup_steps=10, decay_steps=20, end_lr=0.2, decay=decay)
+    np.testing.assert_allclose(schedule(range(11)), np.linspace(0, 2.0, 11), rtol=RELATIVE)
+    np.testing.assert_array_equal(schedule(range(10, 81)), 2.0)
+    assert schedule(90) == pytest.approx(0.2 + 1.8 * half, rel=RELATIVE)
+    assert (np.diff(schedule(range(80, 101))) < 0).all()
+    assert schedule(100) == schedule(10_000) == pytest.approx(0.2, rel=RELATIVE)
+
+
+PLAIN_DECAYS = [
+    lrlib.constant(0.3),
+    lrlib.step(0.3, 7, 0.5),
+    lrlib.multistep(0.3, [5, 60], 0.5),
+    lrlib.exponential(0.3, 0.97),
+    lrlib.inverse_time(0.3, 0.1),
+    lrlib.inverse_sqrt(0.3),
+    lrlib.polynomial(0.3, 80, 2.0, 0.01),
+    lrlib.cosine(0.3, 80, 0.01),
+]
+ALL = [
+    *PLAIN_DECAYS,
+    lrlib.cosine_restarts(0.3, 10, 2, 0.01, 0.8),
+    lrlib.cyclic(0.01, 0.3, 9),
+    lrlib.one_cycle(0.3, 80),
+    lrlib.wsd(0.3, 80, 10, 30),
+    lrlib.warmup(lrlib.cosine(0.3, 80), 10),
+    lrlib.join([lrlib.constant(0.3), lrlib.cosine(0.2, 40)], [25]),
+    lrlib.scale(lrlib.cosine(0.6, 80), 0.5),
+]
+
+
+@pytest.mark.parametrize("schedule", PLAIN_DECAYS, ids=repr)
+def test_a_plain_decay_starts_at_lr_never_rises_and_stays_positive(schedule):
+    values = schedule(range(200))
+    assert values[0] == 0.3
+    assert (np.diff(values) <= 0).all()
+    assert (values > 0).all()
+
+
+@pytest.mark.parametrize("schedule", ALL, ids=repr)
+def test_a_schedule_is_bounded_vectorised_and_float64(schedule):
+    steps = np.arange(240).reshape(4, 60)
+    values = schedule(steps)
+    assert values.shape == steps.shape and values.dtype == np.float64
+    assert (values >= 0).all() and (values <= 0.3 * (1 + RELATIVE)).all()
+    assert [schedule(int(t)) for t in steps.ravel()] == values.ravel().tolist()
+    assert isinstance(schedule(0), float)
+
+
+@pytest.mark.parametrize("schedule", [s for s in ALL if s.horizon], ids=repr)
+def test_past_its_horizon_a_schedule_holds_its_last_value(schedule):
+    assert len(set(schedule(np.arange(schedule.horizon, schedule.horizon + 50)).tolist())) == 1
+
+
+@pytest.mark.parametrize("schedule", [s for s in ALL if "step(" not in repr(s) and "join" not in repr(s)], ids=repr)
+def test_the_smooth_schedules_are_continuous_but_for_restarts(schedule):
+    jumps = np.abs(np.diff(schedule(range(200))))
+    if "restarts" in repr(schedule):
+        jumps = np.delete(jumps, [9, 29, 69, 149])
+    assert jumps.max() < 0.3 * 0.3
+
+
+INVALID = [
+    (lambda: lrlib.constant(-0.1), "lr=-0.1"),
+    (lambda: lrlib.constant(math.nan), "lr=nan"),
+    (lambda: lrlib.constant(math.inf), "lr=inf"),
+    (lambda: lrlib.step(0.1, 0), "step_size=0"),
+    (lambda: lrlib.step(0.1, 5, gamma=0.0), "gamma=0.0"),
+    (lambda: lrlib.multistep(0.1, [5, 3]), r"milestones=\[5, 3\]"),
+    (lambda: lrlib.multistep(0.1, [3, 3]), r"milestones=\[3, 3\]"),
+    (lambda: lrlib.multistep(0.1, [0]), r"milestones=\[0\]"),
+    (lambda: lrlib.multistep(0.1, []), r"milestones=\[\]"),
+    (lambda: lrlib.exponential(0.1, -1.0), "gamma=-1.0"),
+    (lambda: lrlib.inverse_time(0.1, -1.0), "decay=-1.0"),
+    (lambda: lrlib.inverse_sqrt(0.1, -1), "warmup_steps=-1"),
+    (lambda: lrlib.polynomial(0.1, 0), "total_iters=0"),
+    (lambda: lrlib.polynomial(0.1, 5, power=0.0), "power=0.0"),
+    (lambda: lrlib.polynomial(0.1, 5, end_lr=0.2), "end_lr=0.2"),
+    (lambda: lrlib.cosine(0.1, 0), "T_max=0"),
+    (lambda: lrlib.cosine(0.1, 5, eta_min=-1.0), "eta_min=-1.0"),
+    (lambda: lrlib.cosine_restarts(0.1, 0), "T_0=0"),
+    (lambda: lrlib.cosine_restarts(0.1, 5, T_mult=0), "T_mult=0"),
+    (lambda: lrlib.cosine_restarts(0.1, 5, decay=0.0), "decay=0.0"),
+    (lambda: lrlib.cyclic(0.1, 0.01, 5), "max_lr=0.01"),
+    (lambda: lrlib.cyclic(0.1, 1.0, 5, mode="saw"), "mode='saw'"),
+    (lambda: lrlib.cyclic(0.1, 1.0, 5, gamma=0.5), "gamma=0.5"),
+    (lambda: lrlib.one_cycle(0.1, 10, pct_start=0.1), "pct_start=0.1"),
+    (lambda: lrlib.one_cycle(0.1, 10, pct_start=1.0), "pct_start=1.0"),
+    (lambda: lrlib.one_cycle(0.1, 10, div_factor=0.5), "div_factor=0.5"),
+    (lambda: lrlib.wsd(0.1, 100, 60, 50), "warmup_steps=60"),
+    (lambda: lrlib.wsd(0.1, 100, 10, 0), "decay_steps=0"),
+    (lambda: lrlib.wsd(0.1, 100, 10, 10, decay="step"), "decay='step'"),
+    (lambda: lrlib.warmup(lrlib.constant(0.1), 0), "steps=0"),
+    (lambda: lrlib.warmup(lrlib.cosine(0.1, 100), 101), "steps=101"),
+    (lambda: lrlib.warmup(lrlib.constant(0.1), 5, start_factor=1.5), "start_factor=1.5"),
+    (lambda: lrlib.join([lrlib.constant(0.1)], [5]), r"boundaries=\[5\]"),
+    (lambda: lrlib.join([lrlib.constant(0.1)] * 3, [5, 5]), r"boundaries=\[5, 5\]"),
+    (lambda: lrlib.scale(lrlib.constant(0.1), -1.0), "factor=-1.0"),
+    (lambda: lrlib.constant(0.1)(-1), "step=-1"),
+]
+
+
+@pytest.mark.parametrize("build, named", INVALID, ids=[named for _, named in INVALID])
+def test_a_bad_value_is_refused_by_name(build, named):
+    with pytest.raises(ValueError, match=named + ".*must"):
+        build()
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: lrlib.constant("0.1"),
+        lambda: lrlib.constant(True),
+        lambda: lrlib.step(0.1, 2.5),
+        lambda: lrlib.multistep(0.1, [2.5]),
+        lambda: lrlib.constant(0.1)(0.5),
+        lambda: lrlib.warmup(0.1, 5),
+        lambda: lrlib.join([0.1, 0.2], [5]),
+    ],
+)
+def test_a_wrong_type_is_refused(build):
+    with pytest.raises(TypeError, match="must"):
+        build()
+
+
+@settings(max_examples=20)
+@given(factor=st.floats(0.0, 10.0))
+def test_scale_multiplies_and_keeps_the_horizon(factor):
+    scaled = lrlib.scale(lrlib.cosine(0.5, 40), factor)
+    np.testing.assert_allclose(scaled(range(60)), factor * lrlib.cosine(0.5, 40)(range(60)), rtol=RELATIVE)
+    assert scaled.horizon == 40
+
+
+def test_a_schedule_prints_the_call_that_makes_it():
+    assert repr(lrlib.cosine(0.1, T_max=100)) == "cosine(0.1, T_max=100, eta_min=0)"
+    namespace = {name: getattr(lrlib, name) for name in lrlib.__all__}
+    for schedule in ALL:
+        again = eval(repr(schedule), namespace)
+        np.testing.assert_array_equal(again(range(200)), schedule(range(200)))

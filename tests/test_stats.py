@@ -1,0 +1,55 @@
+"""Summaries and intervals, against SciPy and by coverage."""
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from lrlib import correlation, paired, summary
+
+
+def test_summary_is_the_sample_mean_and_deviation():
+    values = [0.3, 0.1, 0.7, 0.4]
+    got = summary(values)
+    assert (got.mean, got.std, got.n) == (pytest.approx(np.mean(values)), pytest.approx(np.std(values, ddof=1)), 4)
+    assert f"{got:.1%}" == "37.5% ± 25.0% (n = 4)"
+
+
+def test_paired_interval_is_student_s():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1, 1, 12), rng.normal(0, 1, 12)
+    got, expected = paired(a, b, 0.9), scipy_stats.ttest_rel(a, b).confidence_interval(0.9)
+    assert (got.low, got.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    assert got.excludes_zero == (expected.low > 0 or expected.high < 0)
+
+
+def test_paired_interval_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    hits = 0
+    for _ in range(1000):
+        seed_effect = rng.normal(0, 5, 10)
+        got = paired(seed_effect + rng.normal(0.3, 1, 10), seed_effect + rng.normal(0, 1, 10))
+        hits += got.low <= 0.3 <= got.high
+    assert 0.93 < hits / 1000 < 0.97
+
+
+def test_correlation_is_spearman_s_with_an_interval_around_it():
+    rng = np.random.default_rng(2)
+    a = rng.normal(size=60)
+    b = a + rng.normal(size=60)
+    got = correlation(a, b)
+    assert got.estimate == pytest.approx(scipy_stats.spearmanr(a, b).statistic)
+    assert 0 < got.low < got.estimate < got.high < 1
+    assert not correlation(a, rng.normal(size=60)).excludes_zero
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0, np.nan], [[1.0, 2.0]], []])
+def test_bad_values_are_refused(values):
+    for call in (lambda: summary(values), lambda: paired(values, values), lambda: correlation(values, values)):
+        with pytest.raises(ValueError, match="must"):
+            call()
+
+
+def test_unequal_lengths_and_bad_confidence_are_refused():
+    for call in (lambda: paired([1, 2, 3], [1, 2]), lambda: paired([1, 2], [2, 1], confidence=1.0)):
+        with pytest.raises(ValueError, match="must"):
+            call()

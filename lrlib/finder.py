@@ -1,0 +1,465 @@
+r"""The learning-rate range test: one short run in which the rate rises at every step.
+
+The loss that a rate is judged by is the one measured after the update it made, on the next batch. Loss and
+:math:`\log\eta` are smoothed with the same weights, so that the smoothed curve does not lag. The test is repeated
+over orders of the data, and over initialisations if asked, and every suggestion comes with an interval from these
+repeats, or not at all: where the curve holds no answer, :class:`NoSuggestion` says why.
+"""
+
+import contextlib
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from scipy import stats as scipy_stats
+from torch import nn
+from torch.nn import functional as F
+
+from lrlib import _check, runtime
+from lrlib.datasets import Dataset, batches
+
+__all__ = ["range_test", "RangeTest", "Suggestion", "NoSuggestion", "RULES"]
+
+MIN_POINTS = 10
+CONFIDENCE = 0.95
+
+
+class NoSuggestion(ValueError):
+    """The range test holds no answer; the message says why and what to try."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A rate with the interval that the repeats give for it.
+
+    Attributes:
+        lr: geometric mean over the repeats.
+        low, high: Student's 95% interval for it, on the log scale; both None from a single repeat.
+        n: the repeats that gave an answer.
+        rule: the rule that was asked.
+    """
+
+    lr: float
+    low: float | None
+    high: float | None
+    n: int
+    rule: str
+
+    def __repr__(self) -> str:
+        interval = "" if self.low is None else f" [{self.low:.2g}, {self.high:.2g}]"
+        return f"{self.rule}: {self.lr:.2g}{interval} (n = {self.n})"
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """The curves of a range test.
+
+    Attributes:
+        lr: the rates tried, shape (K,).
+        loss: the loss after the update with each rate, shape (repeats, K); NaN from where a repeat had stopped.
+        initial_loss: the loss before the first update, shape (repeats,).
+        smoothing: the weight of the past in the exponential mean, in [0, 1).
+    """
+
+    lr: np.ndarray
+    loss: np.ndarray
+    initial_loss: np.ndarray
+    smoothing: float
+
+    def smoothed(self, repeat: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rates and losses of one repeat, both smoothed alike, up to the last finite loss.
+
+        Returns:
+            Two arrays of equal length: the geometric mean of the rates and the mean of the losses, each under the
+            weights :math:`s^{k-j}` for :math:`j \\le k`, normalised (the bias correction).
+        """
+        count = int(np.isfinite(self.loss[repeat]).cumprod().sum())
+        if count == 0:
+            return np.empty(0), np.empty(0)
+        log_lr, loss = np.log(self.lr[:count]), self.loss[repeat, :count]
+        return np.exp(_exponential_mean(log_lr, self.smoothing)), _exponential_mean(loss, self.smoothing)
+
+    def suggest(self, rule: str = "steepest") -> Suggestion:
+        """The rate that a rule reads off the curve, with the interval from the repeats.
+
+        Args:
+            rule: one of :data:`RULES`:
+
+                - "steepest": where the smoothed loss falls fastest per unit of log rate (Smith 2017; Jordan 2018).
+                - "minimum/10": a tenth of the rate of the lowest smoothed loss (Howard and Gugger 2020).
+                - "valley": two thirds into the longest stretch of falling loss (fastai's default, after ESRI).
+                - "slide": a window slides down from the highest rate until the slope changes little (Novetta).
+                - "largest_stable": the highest rate at which the smoothed loss had not yet risen by a tenth of its
+                  whole fall above its minimum.
+
+        Raises:
+            ValueError: an unknown rule.
+            NoSuggestion: in most repeats the curve is flat, has too few points, was not finite or rose at once, or
+                still falls at the highest rate where the rule needs to see it rise.
+
+        Example:
+            >>> lr = np.geomspace(1e-4, 1, 100)
+            >>> loss = 2.3 - 2 * np.exp(-(np.log(lr / 0.05) ** 2) / 4)
+            >>> RangeTest(lr, loss[None], np.array([2.3]), smoothing=0.5).suggest("minimum/10")
+            minimum/10: 0.0051 (n = 1)
+        """
+        read = RULES[_check.choice("rule", rule, tuple(RULES))]
+        found, reasons = [], []
+        for repeat in range(len(self.loss)):
+            try:
+                lr, loss = self._usable(repeat)
+                found.append(math.log(read(lr, loss)))
+            except NoSuggestion as reason:
+                reasons.append(str(reason))
+        if len(found) <= len(self.loss) / 2:
+            common = max(set(reasons), key=reasons.count)
+            raise NoSuggestion(f"{rule}: {len(reasons)} of {len(self.loss)} repeats give no answer: {common}")
+        centre = float(np.mean(found))
+        if len(found) == 1:
+            return Suggestion(math.exp(centre), None, None, 1, rule)
+        spread = float(np.std(found, ddof=1) / math.sqrt(len(found)))
+        half = float(scipy_stats.t.ppf((1 + CONFIDENCE) / 2, len(found) - 1)) * spread
+        return Suggestion(math.exp(centre), math.exp(centre - half), math.exp(centre + half), len(found), rule)
+
+    def _usable(self, repeat: int) -> tuple[np.ndarray, np.ndarray]:
+        """The smoothed curve of a repeat that falls before it rises; NoSuggestion for any other."""
+        if not np.isfinite(self.initial_loss[repeat]):
+            raise NoSuggestion("the loss was not finite before the first update; check the model and its inputs")
+        lr, loss = self.smoothed(repeat)
+        if len(lr) < MIN_POINTS:
+            if len(lr) == 0 or loss[-1] > self.initial_loss[repeat]:
+                raise NoSuggestion(f"it diverged at once, within {len(lr)} updates; lower min_lr")
+            raise NoSuggestion(f"only {len(lr)} points, {MIN_POINTS} are needed; raise num_iter")
+        raw = np.concatenate([self.initial_loss[[repeat]], self.loss[repeat, : len(lr)]])
+        start = raw[: round(1 / (1 - self.smoothing)) + 1].mean()
+        if loss.argmin() < 2 and loss[-1] > start:
+            raise NoSuggestion("it diverged at once: the loss rises from the first updates on; lower min_lr")
+        deviation = np.median(np.abs(np.diff(raw))) * 1.4826 / math.sqrt(2)
+        noise = deviation * math.sqrt((1 - self.smoothing) / (1 + self.smoothing))
+        fall = start - loss.min()
+        if fall <= max(0.02 * abs(start), 5 * noise):
+            raise NoSuggestion(
+                f"the curve is flat: the loss falls by {fall:.2g}, no more than its noise; raise max_lr or num_iter"
+            )
+        return lr, loss
+
+    def plot(self, ax: plt.Axes | None = None) -> plt.Axes:
+        """The smoothed curves of all repeats, their median, and the three phases as shaded spans.
+
+        The phases end where the median has made a tenth of its whole fall, and where it is lowest.
+
+        Args:
+            ax: axes to draw into; default new ones.
+        """
+        ax = plt.subplots()[1] if ax is None else ax
+        curves = np.full_like(self.loss, np.nan)
+        for repeat in range(len(self.loss)):
+            lr, loss = self.smoothed(repeat)
+            ax.plot(lr, loss, color="#0072B2", alpha=0.25, linewidth=1, linestyle="-")
+            inside = (self.lr >= lr.min()) & (self.lr <= lr.max()) if len(lr) else np.zeros(len(self.lr), bool)
+            curves[repeat, inside] = np.interp(np.log(self.lr[inside]), np.log(lr), loss) if len(lr) else np.nan
+        counted = np.isfinite(curves).sum(0) > len(self.loss) / 2
+        if counted.any():
+            lr, median = self.lr[counted], np.nanmedian(curves[:, counted], axis=0)
+            ax.plot(lr, median, color="#0072B2", linestyle="-", label=f"median of {len(self.loss)}")
+            lowest = int(median.argmin())
+            onset = int(np.argmax(median <= median[0] - 0.1 * (median[0] - median[lowest])))
+            edges = (lr[0], lr[onset], lr[lowest], lr[-1])
+            phases = zip(edges, edges[1:], ("too low", "falling", "too high"), ("0.95", "#dcefe6", "#f7e0d2"), strict=False)
+            for low, high, name, color in phases:
+                if high > low:
+                    ax.axvspan(low, high, color=color, zorder=0, linewidth=0)
+                    ax.text(math.sqrt(low * high), 1.0, name, transform=ax.get_xaxis_transform(), ha="center", va="top")
+            top = np.nanmax(median[: lowest + 1])
+            ax.set_ylim(median[lowest] - 0.1 * (top - median[lowest]), top + 0.5 * (top - median[lowest]))
+        ax.set_xscale("log")
+        ax.set_xlabel("learning rate η")
+        ax.set_ylabel("smoothed loss after the update")
+        return ax
+
+
+def _exponential_mean(values: np.ndarray, smoothing: float) -> np.ndarray:
+    mean, weight, out = 0.0, 0.0, np.empty(len(values))
+    for k, value in enumerate(values):
+        mean, weight = smoothing * mean + value, smoothing * weight + 1
+        out[k] = mean / weight
+    return out
+
+
+def _steepest(lr: np.ndarray, loss: np.ndarray) -> float:
+    falling = slice(0, int(loss.argmin()) + 1)
+    return float(lr[np.gradient(loss, np.log(lr))[falling].argmin()])
+
+
+def _must_rise(lr: np.ndarray, loss: np.ndarray) -> int:
+    lowest = int(loss.argmin())
+    if loss[-1] - loss[lowest] < 0.1 * (loss[: lowest + 1].max() - loss[lowest]):
+        raise NoSuggestion(f"the loss has not risen again by {lr[-1]:.2g}; raise max_lr")
+    return lowest
+
+
+def _minimum_tenth(lr: np.ndarray, loss: np.ndarray) -> float:
+    return float(lr[_must_rise(lr, loss)] / 10)
+
+
+def _valley(lr: np.ndarray, loss: np.ndarray) -> float:
+    """The longest decreasing subsequence of the losses, by dynamic programming, then its point at two thirds."""
+    length, previous = np.ones(len(loss), dtype=int), np.full(len(loss), -1)
+    for k in range(1, len(loss)):
+        higher = np.flatnonzero(loss[:k] > loss[k])
+        if len(higher):
+            best = higher[length[higher].argmax()]
+            length[k], previous[k] = length[best] + 1, best
+    chain = [int(length.argmax())]
+    while previous[chain[-1]] >= 0:
+        chain.append(int(previous[chain[-1]]))
+    first, last = chain[-1], chain[0]
+    return float(lr[first + round(2 * (last - first) / 3)])
+
+
+def _slide(lr: np.ndarray, loss: np.ndarray) -> float:
+    _must_rise(lr, loss)
+    fall = loss[: int(loss.argmin()) + 1].max() - loss.min()
+    slope = np.gradient(loss / fall, np.log(lr))
+    window = max(2, len(lr) // 7)
+    for right in range(len(lr) - 1, window - 1, -1):
+        if abs(slope[right] - slope[right - window]) <= 0.05 and right <= int(loss.argmin()):
+            return float(lr[right - window])
+    return float(lr[0])
+
+
+def _largest_stable(lr: np.ndarray, loss: np.ndarray) -> float:
+    lowest = _must_rise(lr, loss)
+    limit = loss[lowest] + 0.1 * (loss[: lowest + 1].max() - loss[lowest])
+    risen = np.flatnonzero(loss[lowest:] > limit)
+    return float(lr[lowest + risen[0] - 1])
+
+
+RULES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "steepest": _steepest,
+    "minimum/10": _minimum_tenth,
+    "valley": _valley,
+    "slide": _slide,
+    "largest_stable": _largest_stable,
+}
+
+
+def range_test(
+    model: nn.Module,
+    data: Dataset | tuple[torch.Tensor, torch.Tensor] | Iterable,
+    optimizer: torch.optim.Optimizer,
+    *,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = F.cross_entropy,
+    min_lr: float = 1e-5,
+    max_lr: float = 10.0,
+    num_iter: int = 100,
+    mode: str = "exponential",
+    batch_size: int = 64,
+    accumulate: int = 1,
+    autocast: torch.dtype | None = None,
+    smoothing: float = 0.9,
+    stop_factor: float = 3.0,
+    repeats: int = 5,
+    reinitialize: bool = False,
+    seed: int = 0,
+) -> RangeTest:
+    r"""Raise the rate from `min_lr` to `max_lr` over `num_iter` updates and record the loss after each.
+
+    .. math:: \eta_k = \eta_{min} (\eta_{max}/\eta_{min})^{k/(K-1)} \quad\text{or}\quad
+              \eta_k = \eta_{min} + (\eta_{max} - \eta_{min})\,k/(K-1)
+
+    Parameter groups keep the ratios of the rates they were built with; the highest of them gets :math:`\eta_k`. A
+    repeat stops when a loss is not finite, or when the smoothed loss exceeds its lowest value by `stop_factor` times
+    the initial loss. Afterwards, also after an exception or an interrupt, everything is as it was: weights, buffers,
+    gradients, training modes and requires_grad of the model; state and groups of the optimizer; the random generators
+    of torch, NumPy and Python, and that of a data loader.
+
+    Args:
+        model: any module; used on the device it is on.
+        data: a :class:`~lrlib.Dataset`, a pair of tensors (inputs, targets), or an iterable of such pairs that can be
+            iterated again and again, such as a `DataLoader`.
+        optimizer: over the model's parameters; one with ``needs_closure = True`` or `torch.optim.LBFGS` gets a closure.
+        loss: maps outputs and targets to a scalar, the mean over the batch.
+        min_lr, max_lr: the sweep, 0 < `min_lr` < `max_lr`.
+        num_iter: updates :math:`K` per repeat, >= 10.
+        mode: "exponential" or "linear".
+        batch_size: for tensors; an iterable brings its own batches.
+        accumulate: batches whose mean gradient makes one update, >= 1.
+        autocast: compute in mixed precision of this dtype, float16 (with loss scaling) or bfloat16.
+        smoothing: weight of the past in the smoothed curve, in [0, 1).
+        stop_factor: > 0.
+        repeats: sweeps, each over another order of the data (of a loader: whatever it gives next), >= 1.
+        reinitialize: also draw new weights for every repeat but the first, by each submodule's `reset_parameters`.
+        seed: of the data order and new weights, >= 0.
+
+    Raises:
+        ValueError: an argument is out of its range, or the data is empty.
+        TypeError: an argument is of a wrong type.
+
+    Source: Smith (2017), section 3.3, with the mistakes of later implementations mended (see the chapter).
+
+    Example:
+        >>> import lrlib
+        >>> with lrlib.seeded(0):
+        ...     model = lrlib.mlp(64, 32, 10)
+        >>> test = range_test(model, lrlib.digits(), torch.optim.SGD(model.parameters(), lr=1.0), min_lr=1e-4)
+        >>> 0.01 < test.suggest("steepest").lr < 1
+        True
+    """
+    min_lr = _check.positive("min_lr", min_lr)
+    max_lr = _check.positive("max_lr", max_lr)
+    if max_lr <= min_lr:
+        raise ValueError(f"max_lr={max_lr!r}: must be > min_lr={min_lr!r}")
+    num_iter = _check.integer("num_iter", num_iter, MIN_POINTS)
+    _check.choice("mode", mode, ("exponential", "linear"))
+    batch_size = _check.integer("batch_size", batch_size, 1)
+    accumulate = _check.integer("accumulate", accumulate, 1)
+    _check.choice("autocast", autocast, (None, torch.float16, torch.bfloat16))
+    smoothing = _check.within("smoothing", smoothing, 0.0, 1.0)
+    if smoothing == 1.0:
+        raise ValueError(f"smoothing={smoothing!r}: must be < 1")
+    stop_factor = _check.positive("stop_factor", stop_factor)
+    repeats = _check.integer("repeats", repeats, 1)
+    seed = _check.integer("seed", seed, 0)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"optimizer={optimizer!r}: must be a torch.optim.Optimizer")
+    built = [float(group["lr"]) for group in optimizer.param_groups]
+    if min(built) <= 0:
+        raise ValueError(f"optimizer: has the rates {built}, must be > 0, since groups keep their ratios")
+    draw = _source(data, batch_size, accumulate * (num_iter + 1))
+
+    sweep = np.geomspace if mode == "exponential" else np.linspace
+    rates = sweep(min_lr, max_lr, num_iter)
+    losses, initial = np.full((repeats, num_iter), np.nan), np.full(repeats, np.nan)
+    closure_optimizer = getattr(optimizer, "needs_closure", False) or isinstance(optimizer, torch.optim.LBFGS)
+    where = next(model.parameters()).device.type
+    for repeat in range(repeats):
+        with _restored(model, optimizer, data), runtime.seeded(seed + repeat):
+            if reinitialize and repeat:
+                for module in model.modules():
+                    if hasattr(module, "reset_parameters"):
+                        module.reset_parameters()
+            model.train()
+            scaler = torch.amp.GradScaler(where, enabled=autocast is torch.float16)
+            stream = draw(seed + repeat)
+            mean, weight, best = 0.0, 0.0, math.inf
+
+            for k in range(num_iter + 1):
+                pairs = list(itertools.islice(stream, accumulate))
+                if len(pairs) < accumulate:
+                    raise ValueError("data: ended early; must be an iterable that can be iterated again and again")
+
+                def closure(pairs=pairs):
+                    optimizer.zero_grad()
+                    total = 0.0
+                    for x, y in pairs:
+                        with torch.autocast(where, dtype=autocast, enabled=autocast is not None):
+                            value = loss(model(x), y) / accumulate
+                        scaler.scale(value).backward()
+                        total = total + value.detach()
+                    return total
+
+                value = float(closure())
+                if k == 0:
+                    initial[repeat] = value
+                else:
+                    losses[repeat, k - 1] = value
+                    mean, weight = smoothing * mean + value, smoothing * weight + 1
+                    best = min(best, mean / weight)
+                stopped = k and mean / weight > best + stop_factor * max(abs(initial[repeat]), 1e-12)
+                if not math.isfinite(value) or stopped or k == num_iter:
+                    break
+                for group, ratio in zip(optimizer.param_groups, built, strict=True):
+                    _set_rate(group, rates[k] * ratio / max(built))
+                if closure_optimizer:
+                    optimizer.step(closure)
+                else:
+                    scaler.step(optimizer)
+                    scaler.update()
+    losses[~np.isfinite(losses)] = np.nan
+    return RangeTest(rates, losses, initial, smoothing)
+
+
+def _set_rate(group: dict, rate: float) -> None:
+    if isinstance(group["lr"], torch.Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
+
+
+def _source(data, batch_size: int, count: int) -> Callable[[int], Iterator]:
+    """A function from a seed to an iterator over at least `count` batches, where the data can give them."""
+    if isinstance(data, Dataset):
+        data = data.x_train, data.y_train
+    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, torch.Tensor) for part in data):
+        x, y = data
+        if len(x) == 0 or len(x) != len(y):
+            raise ValueError(f"data: has {len(x)} inputs and {len(y)} targets, must be equally many, >= 1")
+        size = min(batch_size, len(x))
+        return lambda seed: ((x[rows], y[rows]) for rows in batches(len(x), size, count, seed))
+    if not isinstance(data, Iterable) or isinstance(data, Iterator):
+        raise TypeError(f"data={data!r}: must be a Dataset, a pair of tensors, or an iterable that can be restarted")
+
+    def cycle(seed):
+        while True:
+            empty = True
+            for pair in data:
+                empty = False
+                yield pair
+            if empty:
+                raise ValueError("data: is empty, must give batches")
+
+    return cycle
+
+
+@contextlib.contextmanager
+def _restored(model: nn.Module, optimizer: torch.optim.Optimizer, data) -> Iterator[None]:
+    """Put everything that a run changes back as it was, whatever happens inside the block."""
+    tensors = [*model.parameters(), *model.buffers()]
+    values = [tensor.detach().clone() for tensor in tensors]
+    gradients = [(p, None if p.grad is None else p.grad.clone(), p.requires_grad) for p in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
+    state = {p: _copy(entries) for p, entries in optimizer.state.items()}
+    groups = [{key: _copy(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    generators = {
+        generator: generator.get_state()
+        for owner in (data, getattr(data, "sampler", None))
+        if isinstance(generator := getattr(owner, "generator", None), torch.Generator)
+    }
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, values, strict=True):
+                tensor.copy_(value)
+        for parameter, gradient, requires_grad in gradients:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = gradient
+        for module, mode in modes:
+            module.training = mode
+        optimizer.state.clear()
+        optimizer.state.update(state)
+        for group, saved in zip(optimizer.param_groups, groups, strict=True):
+            for key in set(group) - set(saved) - {"params"}:
+                del group[key]
+            group.update(saved)
+        for generator, saved in generators.items():
+            generator.set_state(saved)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
+def _copy(value):
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copy(item) for item in value]
+    return value

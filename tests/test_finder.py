@@ -1,0 +1,274 @@
+"""The range test: pairs rate and loss rightly, restores everything, and refuses where there is no answer."""
+
+import copy
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import lrlib
+from lrlib.finder import RULES, NoSuggestion, RangeTest, range_test
+
+X = torch.randn(256, 6, generator=torch.Generator().manual_seed(0))
+Y = (X[:, 0] > 0).long() + (X[:, 1] > 0).long()
+
+
+def network(seed=0):
+    with lrlib.seeded(seed):
+        return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
+
+
+class Interrupting:
+    """A loss that raises at its n-th call."""
+
+    def __init__(self, calls, error):
+        self.left, self.error = calls, error
+
+    def __call__(self, logits, targets):
+        self.left -= 1
+        if self.left < 0:
+            raise self.error
+        return nn.functional.cross_entropy(logits, targets)
+
+
+def photograph(model, optimizer):
+    def plain(value):
+        return value.clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
+
+    return {
+        "tensors": [t.detach().clone() for t in (*model.parameters(), *model.buffers())],
+        "gradients": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
+        "flags": [p.requires_grad for p in model.parameters()],
+        "modes": [m.training for m in model.modules()],
+        "state": [{k: plain(v) for k, v in optimizer.state[p].items()} for p in model.parameters() if p in optimizer.state],
+        "groups": [{k: plain(v) for k, v in g.items() if k != "params"} for g in optimizer.param_groups],
+        "random": (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()),
+    }  # fmt: skip
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, np.ndarray):
+        return (a == b).all()
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+@given(
+    steps_before=st.integers(0, 3),
+    interrupted_at=st.none() | st.integers(0, 40),
+    error=st.sampled_from([KeyboardInterrupt(), RuntimeError("broken")]),
+    frozen=st.booleans(),
+    evaluating=st.booleans(),
+)
+def test_everything_is_restored_exactly_also_when_interrupted(steps_before, interrupted_at, error, frozen, evaluating):
+    model = network()
+    optimizer = torch.optim.Adam([{"params": model[0].parameters()}, {"params": model[1:].parameters(), "lr": 1e-2}])
+    for _ in range(steps_before):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(X), Y).backward()
+        optimizer.step()
+    model[4].bias.requires_grad_(not frozen)
+    model[1].train(not evaluating)
+    before = photograph(model, optimizer)
+    if interrupted_at is None:
+        range_test(model, (X, Y), optimizer, num_iter=15, repeats=2, reinitialize=True)
+    else:
+        loss = Interrupting(interrupted_at, error)
+        try:
+            range_test(model, (X, Y), optimizer, loss=loss, num_iter=12, repeats=3)
+        except type(error):
+            pass
+    after = photograph(model, optimizer)
+    assert [key for key in before if not same(before[key], after[key])] == []
+
+
+def test_a_loader_s_generator_is_restored():
+    generator = torch.Generator().manual_seed(7)
+    loader = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(X, Y), batch_size=32, shuffle=True, generator=generator
+    )
+    before = generator.get_state()
+    model = network()
+    test = range_test(model, loader, torch.optim.SGD(model.parameters(), lr=1.0), num_iter=20, repeats=2)
+    assert torch.equal(generator.get_state(), before)
+    assert np.isfinite(test.loss[:, :10]).all()
+
+
+class Bowl(nn.Module):
+    """θ²/2 whatever the input; its minimum is one update of rate 1 away."""
+
+    def __init__(self):
+        super().__init__()
+        self.theta = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+
+    def forward(self, x):
+        return self.theta.expand(len(x))
+
+
+def half_square(outputs, targets):
+    return (outputs**2).mean() / 2
+
+
+def test_each_loss_stands_beside_the_rate_that_made_it():
+    model = Bowl()
+    test = range_test(
+        model, (X, Y), torch.optim.SGD(model.parameters(), lr=1.0), loss=half_square,
+        min_lr=0.01, max_lr=3.0, num_iter=12, repeats=1, stop_factor=1e9,
+    )  # fmt: skip
+    expected = np.cumprod(1 - test.lr) ** 2 / 2
+    np.testing.assert_allclose(test.loss[0], expected, rtol=1e-10)
+    assert test.initial_loss[0] == 0.5
+
+
+def test_groups_keep_their_ratio_and_accumulation_is_the_mean():
+    first, second = nn.Linear(6, 3, bias=False), nn.Linear(6, 3, bias=False)
+    model = nn.ModuleList([first, second])
+    model.forward = lambda x: first(x) + second(x)
+    optimizer = torch.optim.SGD([{"params": first.parameters(), "lr": 1e-3}, {"params": second.parameters(), "lr": 1e-2}])
+    seen = []
+    original = optimizer.step
+    optimizer.step = lambda: (seen.append([g["lr"] for g in optimizer.param_groups]), original())
+    whole = range_test(model, (X, Y), optimizer, num_iter=10, batch_size=256, repeats=1)
+    ratios = np.array(seen)
+    np.testing.assert_allclose(ratios[:, 0] / ratios[:, 1], 0.1)
+    np.testing.assert_allclose(ratios[:, 1], whole.lr)
+    parts = range_test(model, (X, Y), optimizer, num_iter=10, batch_size=64, accumulate=4, repeats=1)
+    np.testing.assert_allclose(parts.loss, whole.loss, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16])
+def test_mixed_precision_runs_and_falls(dtype):
+    model = network()
+    test = range_test(model, (X, Y), torch.optim.SGD(model.parameters(), lr=1.0), autocast=dtype, repeats=1)
+    assert np.nanmin(test.loss) < 0.8 * test.initial_loss[0]
+
+
+def test_an_optimizer_that_needs_a_closure_gets_one():
+    model = Bowl()
+    test = range_test(
+        model, (X, Y), torch.optim.LBFGS(model.parameters(), lr=1.0, max_iter=1), loss=half_square,
+        min_lr=0.1, max_lr=1.0, num_iter=10, repeats=1,
+    )  # fmt: skip
+    assert test.loss[0, -1] < test.initial_loss[0]
+
+
+@given(shift=st.floats(-2, 2), smoothing=st.floats(0.0, 0.95))
+def test_smoothing_does_not_lag_on_a_straight_line(shift, smoothing):
+    lr = np.geomspace(1e-4, 1, 60)
+    loss = shift - np.log(lr)
+    smooth_lr, smooth_loss = RangeTest(lr, loss[None], np.array([20.0]), smoothing).smoothed(0)
+    np.testing.assert_allclose(smooth_loss, shift - np.log(smooth_lr), atol=1e-9)
+
+
+def valley(lr, centre=0.1, depth=2.0, width=4.0):
+    return 2.3 - depth * np.exp(-(np.log(lr / centre) ** 2) / width)
+
+
+def synthetic(loss, repeats=3, noise=0.0, smoothing=0.0, initial=2.3):
+    lr = np.geomspace(1e-4, 10, 100)
+    rng = np.random.default_rng(0)
+    curves = np.stack([loss(lr) + noise * rng.normal(size=100) for _ in range(repeats)])
+    return RangeTest(lr, curves, np.full(repeats, initial), smoothing)
+
+
+@pytest.mark.parametrize("rule, expected", [
+    ("steepest", 0.1 * math.exp(-math.sqrt(2))),
+    ("minimum/10", 0.01),
+    ("largest_stable", 0.1 * math.exp(math.sqrt(-4 * math.log(0.9)))),
+])  # fmt: skip
+def test_rules_read_a_known_curve(rule, expected):
+    suggestion = synthetic(valley).suggest(rule)
+    assert suggestion.lr == pytest.approx(expected, rel=0.13)  # one grid step
+    assert suggestion.n == 3
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_answers_between_the_first_fall_and_the_rise_and_moves_with_the_curve(rule):
+    here = synthetic(valley).suggest(rule).lr
+    there = synthetic(lambda lr: valley(lr, centre=1.0)).suggest(rule).lr
+    assert 1e-3 < here < 0.4
+    if rule == "valley":  # a share of the whole stretch of falling loss, which begins at min_lr for both
+        assert 2 < there / here < 10
+    else:
+        assert there / here == pytest.approx(10, rel=0.15)
+
+
+def test_repeats_that_differ_widen_the_interval():
+    quiet = synthetic(valley, 5, noise=0.001).suggest("minimum/10")
+    loud = synthetic(valley, 5, noise=0.1).suggest("minimum/10")
+    assert quiet.low <= quiet.lr <= quiet.high
+    assert loud.high / loud.low > 1.2 * quiet.high / quiet.low
+    assert synthetic(valley, 1).suggest("minimum/10").low is None
+
+
+@pytest.mark.parametrize("test, reason", [
+    (synthetic(lambda lr: np.full_like(lr, 2.3)), "flat"),
+    (synthetic(lambda lr: np.full_like(lr, 2.3), noise=0.2, smoothing=0.9), "flat"),
+    (synthetic(lambda lr: np.full_like(lr, np.nan), initial=np.nan), "not finite before"),
+    (synthetic(lambda lr: np.where(lr < 2e-4, 50.0, np.nan)), "diverged at once"),
+    (synthetic(lambda lr: 2.4 + lr * 1e3), "diverged at once"),
+    (synthetic(lambda lr: np.where(lr < 2e-4, 2.0, np.nan)), "points"),
+])  # fmt: skip
+@pytest.mark.parametrize("rule", RULES)
+def test_no_answer_is_said_and_why(test, reason, rule):
+    with pytest.raises(NoSuggestion, match=reason):
+        test.suggest(rule)
+
+
+@pytest.mark.parametrize("rule", ["minimum/10", "slide", "largest_stable"])
+def test_a_curve_that_never_rises_has_no_answer_for_rules_that_need_it(rule):
+    test = synthetic(lambda lr: 2.3 - 0.2 * np.log(lr / 1e-4))
+    assert test.suggest("steepest").lr > 0
+    with pytest.raises(NoSuggestion, match="raise max_lr"):
+        test.suggest(rule)
+
+
+def test_a_sweep_that_blows_up_stops_and_keeps_the_curve_until_then():
+    model = network()
+    test = range_test(model, (X, Y), torch.optim.SGD(model.parameters(), lr=1.0), max_lr=1e12, repeats=2)
+    assert np.isnan(test.loss[:, -1]).all() and np.isfinite(test.loss[:, :20]).all()
+
+
+def test_the_plot_marks_three_phases_and_every_repeat():
+    import matplotlib.pyplot as plt
+
+    ax = synthetic(valley, 4).plot()
+    assert [text.get_text() for text in ax.texts] == ["too low", "falling", "too high"]
+    assert len(ax.get_lines()) == 5 and ax.get_xscale() == "log"
+    plt.close(ax.figure)
+
+
+@pytest.mark.parametrize("arguments, error, named", [
+    ({"min_lr": 0.0}, ValueError, "min_lr=0.0"),
+    ({"max_lr": 1e-6}, ValueError, "max_lr=1e-06"),
+    ({"num_iter": 9}, ValueError, "num_iter=9"),
+    ({"mode": "log"}, ValueError, "mode='log'"),
+    ({"accumulate": 0}, ValueError, "accumulate=0"),
+    ({"autocast": torch.int8}, ValueError, "autocast"),
+    ({"smoothing": 1.0}, ValueError, "smoothing=1.0"),
+    ({"repeats": 0}, ValueError, "repeats=0"),
+    ({"data": (X[:0], Y[:0])}, ValueError, "data"),
+    ({"data": []}, ValueError, "data: is empty"),
+    ({"data": iter([(X, Y)])}, TypeError, "restarted"),
+    ({"optimizer": "sgd"}, TypeError, "optimizer"),
+])  # fmt: skip
+def test_bad_arguments_are_refused_by_name(arguments, error, named):
+    model = network()
+    arguments = {"data": (X, Y), "optimizer": torch.optim.SGD(model.parameters(), lr=1.0)} | arguments
+    with pytest.raises(error, match=named):
+        range_test(model, arguments.pop("data"), arguments.pop("optimizer"), **arguments)
+
+
+def test_unknown_rule():
+    with pytest.raises(ValueError, match="rule='best'"):
+        synthetic(valley).suggest("best")

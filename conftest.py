@@ -21,7 +21,9 @@ _seconds: dict[str, float] = defaultdict(float)
 
 
 def _file(nodeid: str) -> str:
-    return nodeid.split("::")[0]
+    """The file of a test; nbval writes that of a cell as book/annealing::ipynb::Cell 0."""
+    name, *rest = nodeid.split("::")
+    return f"{name}.ipynb" if rest[:1] == ["ipynb"] else name
 
 
 def pytest_collection_modifyitems(config, items):

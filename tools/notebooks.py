@@ -7,6 +7,7 @@ nothing went to stderr, and only in a normal form: an unchanged chapter gives an
 """
 
 import os
+import re
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -26,6 +27,7 @@ THREADS = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 TRANSIENT = ("execution", "ExecuteTime", "collapsed", "scrolled", "trusted", "vscode", "pycharm")
 
 
@@ -97,10 +99,8 @@ def execute(path: Path) -> tuple[bool, float]:
     )
     try:
         client.execute()
-    except CellExecutionError as error:
-        raise ChapterError(str(error)) from None
-    except (CellTimeoutError, DeadKernelError) as error:
-        raise ChapterError(str(error)) from None
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        raise ChapterError(COLOURS.sub("", str(error)).strip()) from None
     for number, cell in enumerate(notebook.cells):
         for output in cell.get("outputs", ()):
             if output["output_type"] == "error":

@@ -1,6 +1,13 @@
 """lrlib: learning rates for neural networks, as pure schedules, one training loop, and measurements."""
 
 from lrlib.claims import CLAIMS, Verdict, settle
+from lrlib.curvature import (
+    adaptive_sharpness,
+    hessian_eigenpairs,
+    hessian_trace,
+    hessian_vector_product,
+    sharpness,
+)
 from lrlib.datasets import Dataset, batches, cifar10, digits, fashion_mnist, hard_digits, mnist
 from lrlib.models import PreResNet, conv_net, mlp, parameter_count
 from lrlib.plotting import COLORS, DASHES, band, dot_intervals, label_lines

@@ -338,6 +338,7 @@ def range_test(
     losses, initial = np.full((repeats, num_iter), np.nan), np.full(repeats, np.nan)
     closure_optimizer = getattr(optimizer, "needs_closure", False) or isinstance(optimizer, torch.optim.LBFGS)
     where = next(model.parameters()).device.type
+    precision = contextlib.nullcontext() if autocast is None else torch.autocast(where, dtype=autocast)
     for repeat in range(repeats):
         with _restored(model, optimizer, data), runtime.seeded(seed + repeat):
             if reinitialize and repeat:
@@ -345,7 +346,7 @@ def range_test(
                     if hasattr(module, "reset_parameters"):
                         module.reset_parameters()
             model.train()
-            scaler = torch.amp.GradScaler(where, enabled=autocast is torch.float16)
+            scaler = torch.amp.GradScaler(where) if autocast is torch.float16 else None
             stream = draw(seed + repeat)
             mean, weight, best = 0.0, 0.0, math.inf
 
@@ -358,9 +359,11 @@ def range_test(
                     optimizer.zero_grad()
                     total = 0.0
                     for x, y in pairs:
-                        with torch.autocast(where, dtype=autocast, enabled=autocast is not None):
-                            value = loss(model(x), y) / accumulate
-                        scaler.scale(value).backward()
+                        with precision:
+                            value = loss(model(x), y)
+                        if accumulate > 1:
+                            value = value / accumulate
+                        (value if scaler is None else scaler.scale(value)).backward()
                         total = total + value.detach()
                     return total
 
@@ -378,6 +381,8 @@ def range_test(
                     _set_rate(group, rates[k] * ratio / max(built))
                 if closure_optimizer:
                     optimizer.step(closure)
+                elif scaler is None:
+                    optimizer.step()
                 else:
                     scaler.step(optimizer)
                     scaler.update()

@@ -9,6 +9,38 @@ from lrlib.curvature import (
     sharpness,
 )
 from lrlib.datasets import Dataset, batches, cifar10, digits, fashion_mnist, hard_digits, mnist
+from lrlib.invariance import (
+    ExponentialEquivalent,
+    TaperedExponential,
+    equivalent_schedule,
+    exponential_equivalent,
+    is_scale_invariant,
+    normalised_weights,
+    radial_cosine,
+    rescale,
+    scaling_error,
+    set_norm_eps,
+    shift_momentum,
+    tapered_exponential,
+)
+from lrlib.landscape import (
+    Line,
+    Plane,
+    Projection,
+    draw_path,
+    draw_plane,
+    draw_surface,
+    filter_normalised,
+    loss_between,
+    loss_line,
+    loss_plane,
+    negative_curvature,
+    parameter_vector,
+    pca_directions,
+    plane_curvature,
+    project,
+    random_direction,
+)
 from lrlib.models import PreResNet, conv_net, mlp, parameter_count
 from lrlib.plotting import COLORS, DASHES, band, dot_intervals, label_lines
 from lrlib.records import Record, load_record, measure

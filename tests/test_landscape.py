@@ -1,0 +1,446 @@
+"""Lines and planes against analytic losses and direct evaluation; what they leave untouched; projections."""
+
+import copy
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import vector_to_parameters
+
+import lrlib
+from lrlib import landscape
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = lrlib.digits()
+    return data.x_train[:60], data.y_train[:60]
+
+
+def network(kind, seed=0):
+    with lrlib.seeded(seed):
+        model = {
+            "mlp": lambda: lrlib.mlp(64, 12, 8, 10),
+            "mlp-batch": lambda: lrlib.mlp(64, 12, 8, 10, norm="batch"),
+            "conv": lambda: lrlib.conv_net(4),
+            "resnet": lambda: lrlib.PreResNet(8, 4, in_channels=1),
+        }[kind]()
+        model.train()
+        for _ in range(3):  # running statistics that are not the initial ones
+            model(torch.randn(30, 1, 8, 8) + 0.3)
+    return model
+
+
+def direct(model, x, y, vector, batch_norm="keep"):
+    """The loss at a point by writing it into a copy."""
+    model = copy.deepcopy(model)
+    vector_to_parameters(vector, [p for p in model.parameters() if p.requires_grad])
+    if batch_norm == "recompute":
+        for m in model.modules():
+            if isinstance(m, nn.modules.batchnorm._BatchNorm):
+                m.reset_running_stats()
+                m.momentum = None
+        model.train()
+        with torch.no_grad():
+            model(x)
+    model.eval()
+    with torch.no_grad():
+        return F.cross_entropy(model(x), y).item()
+
+
+KINDS = ("mlp", "mlp-batch", "conv", "resnet")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", ["loop", "batched"])
+@pytest.mark.parametrize("batch_size", [1000, 25])
+def test_a_plane_is_what_writing_the_parameters_gives(digits, kind, method, batch_size):
+    model = network(kind)
+    u, v = (landscape.random_direction(model, seed, vectors="entry") for seed in (1, 2))
+    a, b = [-0.5, 0.0, 0.4], [-0.3, 0.7]
+    plane = landscape.loss_plane(model, *digits, (u, v), a, b, method=method, batch_size=batch_size)
+    theta = landscape.parameter_vector(model)
+    expected = [[direct(model, *digits, theta + s * u + t * v) for s in a] for t in b]
+    np.testing.assert_allclose(plane.loss, expected, rtol=2e-5)
+    assert plane.method == method
+
+
+def test_a_plane_of_a_quadratic_is_the_analytic_one():
+    with lrlib.seeded(0):
+        x, y = torch.randn(40, 7, dtype=torch.float64), torch.randn(40, 1, dtype=torch.float64)
+        model = nn.Linear(7, 1).double()
+    ones = torch.ones(40, 1, dtype=torch.float64)
+    design = torch.cat([x, ones], dim=1)
+    H, g = 2 * design.T @ design / 40, torch.zeros(8, dtype=torch.float64)
+    theta = landscape.parameter_vector(model)
+    residual = design @ theta[:, None] - y
+    g = 2 * (design.T @ residual).flatten() / 40
+    U = torch.randn(2, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    a, b = np.linspace(-2, 2, 7), np.linspace(-1, 3, 5)
+    plane = landscape.loss_plane(model, x, y, U, a, b, loss=F.mse_loss, batch_size=13)
+    A, B = np.meshgrid(a, b)
+    C = np.stack([A, B], -1)
+    small, slope = (U @ H @ U.T).numpy(), (U @ g).numpy()
+    expected = (residual**2).mean().item() + C @ slope + 0.5 * np.einsum("...i,ij,...j", C, small, C)
+    np.testing.assert_allclose(plane.loss, expected, rtol=1e-12)
+    low, high = landscape.plane_curvature(plane)
+    np.testing.assert_allclose([low.mean(), high.mean()], np.linalg.eigvalsh(small), rtol=1e-9)
+    assert np.ptp(low) < 1e-8 and landscape.negative_curvature(plane) == 0.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_methods_agree(digits, kind):
+    model = network(kind)
+    directions = [landscape.random_direction(model, seed) for seed in (1, 2)]
+    a = np.linspace(-1, 1, 9)
+    loop, batched = (
+        landscape.loss_plane(model, *digits, directions, a, a, method=m).loss for m in ("loop", "batched")
+    )
+    np.testing.assert_allclose(loop, batched, rtol=2e-5)
+
+
+def test_auto_picks_one_of_the_two_and_loops_where_batching_cannot_work(digits):
+    model = network("mlp")
+    u = landscape.random_direction(model, 1)
+    line = landscape.loss_line(model, *digits, u, np.linspace(-1, 1, 200))
+    assert line.method in ("loop", "batched")
+    assert landscape.loss_line(model, *digits, u, np.linspace(-1, 1, 20)).method == "loop"
+
+    class Branch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(64, 10)
+
+        def forward(self, x):
+            out = self.layer(x.flatten(1))
+            return out if out.sum() > 0 else -out
+
+    with lrlib.seeded(0):
+        model = Branch()
+    u = landscape.random_direction(model, 1)
+    assert landscape.loss_line(model, *digits, u, np.linspace(-1, 1, 200)).method == "loop"
+
+
+class Reused(nn.Module):
+    """Its first layer is called twice, the second time on an input that depends on the parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Linear(64, 64), nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.layer(torch.tanh(self.layer(x.flatten(1))))))
+
+
+class Scaled(nn.Module):
+    """Its first layer's input depends on a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.layer = nn.Parameter(torch.ones(64)), nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.layer(self.scale * x.flatten(1))
+
+
+class Frozen(nn.Module):
+    """Its first layer does not train."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Linear(64, 16).requires_grad_(False), nn.Linear(16, 10)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.layer(x.flatten(1))))
+
+
+@pytest.mark.parametrize("module", [Reused, Scaled, Frozen])
+@pytest.mark.parametrize("method", ["loop", "batched"])
+def test_the_first_layer_is_shared_only_where_that_is_right(digits, module, method):
+    with lrlib.seeded(0):
+        model = module()
+    u = landscape.random_direction(model, 1, vectors="entry")
+    line = landscape.loss_line(model, *digits, u, [-1.0, 0.5], method=method)
+    theta = landscape.parameter_vector(model)
+    expected = [direct(model, *digits, theta + c * u) for c in (-1.0, 0.5)]
+    np.testing.assert_allclose(line.loss, expected, rtol=1e-5)
+
+
+def test_sharing_the_first_layer_happens(digits, monkeypatch):
+    model = network("mlp")
+    forward, calls = nn.Linear.forward, []
+    monkeypatch.setattr(nn.Linear, "forward", lambda self, x: calls.append(self) or forward(self, x))
+    landscape.loss_line(model, *digits, landscape.random_direction(model), np.linspace(0, 1, 50))
+    assert sum(layer is model[1] for layer in calls) < 5
+    assert sum(layer is model[3] for layer in calls) >= 50
+    calls.clear()
+    monkeypatch.setattr(landscape, "CACHE_BYTES", 100)
+    landscape.loss_line(model, *digits, landscape.random_direction(model), np.linspace(0, 1, 50))
+    assert sum(layer is model[1] for layer in calls) >= 50
+
+
+def test_batch_norm_statistics_kept_or_recomputed(digits):
+    model = network("conv")
+    u, c = landscape.random_direction(model, 1), [-0.5, 0.0, 0.5]
+    theta = landscape.parameter_vector(model)
+    for batch_norm in ("keep", "recompute"):
+        line = landscape.loss_line(model, *digits, u, c, batch_norm=batch_norm)
+        expected = [direct(model, *digits, theta + s * u, batch_norm) for s in c]
+        np.testing.assert_allclose(line.loss, expected, rtol=2e-5)
+    kept, fresh = (landscape.loss_line(model, *digits, u, c, batch_norm=b).loss for b in ("keep", "recompute"))
+    assert abs(kept - fresh).min() > 1e-3
+    with pytest.raises(ValueError, match="method='batched'"):
+        landscape.loss_line(model, *digits, u, c, batch_norm="recompute", method="batched")
+
+
+def test_a_line_between_two_networks_ends_in_both(digits):
+    one, two = network("conv", 0), network("conv", 1)
+    line = landscape.loss_between(one, two, *digits, [0.0, 0.5, 1.0])
+    for model, loss in ((one, line.loss[0]), (two, line.loss[2])):
+        expected = direct(model, *digits, landscape.parameter_vector(model), "recompute")
+        assert loss == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="same shapes"):
+        landscape.loss_between(one, network("mlp"), *digits, [0, 1])
+
+
+def rescale_batch_norm(model):
+    """Every filter before a BatchNorm times its own factor, and the running statistics with it."""
+    factors = iter(np.geomspace(0.1, 30, 200))
+    with torch.no_grad():
+        layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.modules.batchnorm._BatchNorm)]
+        for layer, norm in zip(layers, layers[1:], strict=False):
+            if isinstance(norm, nn.modules.batchnorm._BatchNorm) and not isinstance(layer, type(norm)):
+                for i in range(len(layer.weight)):
+                    c = next(factors)
+                    layer.weight[i] *= c
+                    norm.running_mean[i] *= c
+                    norm.running_var[i] *= c * c
+
+
+@pytest.mark.parametrize("kind", ["conv", "mlp-batch"])
+@pytest.mark.parametrize("batch_norm", ["keep", "recompute"])
+def test_filter_normalised_planes_do_not_see_the_scale_of_a_batch_norm_network(digits, kind, batch_norm):
+    model = network(kind).double()
+    x, y = digits[0].double(), digits[1]
+    for m in model.modules():
+        if isinstance(m, nn.modules.batchnorm._BatchNorm):
+            m.eps = 1e-300
+    scaled = copy.deepcopy(model)
+    rescale_batch_norm(scaled)
+    torch.testing.assert_close(model.eval()(x), scaled.eval()(x))
+    a = np.linspace(-0.5, 0.5, 3)
+    planes, raw = [], []
+    for m in (model, scaled):
+        directions = [landscape.random_direction(m, seed) for seed in (1, 2)]
+        planes.append(landscape.loss_plane(m, x, y, directions, a, a, batch_norm=batch_norm).loss)
+        directions = [landscape.random_direction(m, seed, normalise=None) for seed in (1, 2)]
+        raw.append(landscape.loss_plane(m, x, y, directions, a, a, batch_norm=batch_norm).loss)
+    np.testing.assert_allclose(*planes, rtol=1e-9)
+    assert abs(raw[0] / raw[1] - 1).max() > 0.05
+
+
+def test_filter_normalised_planes_do_not_see_the_scale_of_relu_layers(digits):
+    model, scaled = network("mlp").double(), network("mlp").double()
+    x, y = digits[0].double(), digits[1]
+    with torch.no_grad():
+        scaled[1].weight.mul_(8.0), scaled[1].bias.mul_(8.0), scaled[3].weight.div_(8.0)
+    torch.testing.assert_close(model(x), scaled(x))
+    a = np.linspace(-1, 1, 3)
+    for vectors in ("zero", "whole", "entry"):
+        planes = [
+            landscape.loss_plane(
+                m, x, y, [landscape.random_direction(m, seed, vectors=vectors) for seed in (1, 2)], a, a
+            ).loss
+            for m in (model, scaled)
+        ]
+        np.testing.assert_allclose(*planes, rtol=1e-9)
+
+
+def test_filters_are_normalised_once_each():
+    model = network("conv")
+    raw = landscape.random_direction(model, 3, normalise=None, vectors="entry")
+    sizes = [p.numel() for p in model.parameters()]
+    for vectors in ("zero", "whole", "entry"):
+        u = landscape.filter_normalised(raw, model, vectors)
+        for part, before, p in zip(u.split(sizes), raw.split(sizes), model.parameters(), strict=True):
+            part, before = part.view_as(p), before.view_as(p)
+            if p.ndim > 1:
+                torch.testing.assert_close(part.flatten(1).norm(dim=1), p.detach().flatten(1).norm(dim=1))
+                cosine = F.cosine_similarity(part.flatten(1), before.flatten(1))
+                torch.testing.assert_close(cosine, torch.ones_like(cosine))
+            elif vectors == "zero":
+                assert not part.any()
+            elif vectors == "whole":
+                torch.testing.assert_close(part.norm(), p.detach().norm())
+            else:
+                torch.testing.assert_close(part, p.detach().abs() * before.sign())
+        torch.testing.assert_close(landscape.filter_normalised(u, model, vectors), u)
+
+
+def test_a_filter_of_zeros_gives_no_direction():
+    model = nn.Linear(3, 2)
+    with torch.no_grad():
+        model.weight[0] = 0
+    u = landscape.random_direction(model, 0)
+    assert u[:3].tolist() == [0.0] * 3 and torch.isfinite(u).all()
+    assert not landscape.filter_normalised(torch.zeros(8), model).any()
+
+
+def test_directions_depend_on_the_seed_alone():
+    model = network("mlp")
+    state = torch.get_rng_state()
+    one, same, other = (landscape.random_direction(model, seed) for seed in (1, 1, 2))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert abs(F.cosine_similarity(one, other, dim=0)) < 0.2
+
+
+def test_losses_that_are_not_finite_stay(digits):
+    model = network("mlp")
+    u = 1e30 * landscape.random_direction(model, 1)
+    line = landscape.loss_line(model, *digits, u, [0.0, 1.0, 1e8])
+    assert np.isfinite(line.loss[0]) and not np.isfinite(line.loss[1:]).all()
+    plane = landscape.Plane(np.arange(4.0), np.arange(4.0), np.full((4, 4), np.nan), "loop")
+    with pytest.raises(ValueError, match="finite loss"):
+        landscape.negative_curvature(plane)
+
+
+def state(model):
+    return (
+        {name: value.clone() for name, value in model.state_dict().items()},
+        [m.training for m in model.modules()],
+        [getattr(m, "momentum", None) for m in model.modules()],
+        [sorted(vars(m)) for m in model.modules()],
+    )
+
+
+@pytest.mark.parametrize("batch_norm", ["keep", "recompute"])
+@pytest.mark.parametrize("fail_at", [None, 1, 2, 3, 9])
+def test_the_model_is_left_as_it_was(digits, batch_norm, fail_at):
+    model = network("conv")
+    model[1].eval()
+    before, calls = state(model), []
+
+    def loss(out, y):
+        calls.append(1)
+        if len(calls) == fail_at:
+            raise KeyboardInterrupt
+        return F.cross_entropy(out, y)
+
+    u = landscape.random_direction(model, 1)
+    try:
+        landscape.loss_line(model, *digits, u, np.linspace(-1, 1, 12), loss=loss, batch_norm=batch_norm)
+        assert fail_at is None
+    except KeyboardInterrupt:
+        assert fail_at is not None
+    after = state(model)
+    assert all(torch.equal(value, before[0][name]) for name, value in after[0].items())
+    assert after[1:] == before[1:]
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_no_progress_bar_where_there_is_no_terminal(digits, capsys):
+    model = network("mlp")
+    landscape.loss_line(model, *digits, landscape.random_direction(model), [0.0, 1.0])
+    assert capsys.readouterr() == ("", "")
+
+
+def test_pca_finds_the_plane_of_a_planar_path():
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(30, 2, generator=generator, dtype=torch.float64))[0].T
+    coefficients = torch.randn(12, 2, generator=generator, dtype=torch.float64)
+    path = list(5 + coefficients @ basis)
+    directions, explained = landscape.pca_directions(path)
+    torch.testing.assert_close(directions @ directions.T, torch.eye(2, dtype=torch.float64))
+    assert explained.sum() == pytest.approx(1.0) and explained[0] >= explained[1]
+    projection = landscape.project(path, path[-1], directions)
+    assert projection.explained == pytest.approx(1.0) and projection.distance.max() < 1e-12
+    rebuilt = path[-1] + torch.as_tensor(projection.coordinates) @ directions
+    torch.testing.assert_close(rebuilt, torch.stack(path))
+
+
+def test_projection_equals_what_pca_says_and_takes_skew_directions():
+    generator = torch.Generator().manual_seed(0)
+    path = list(torch.randn(9, 20, generator=generator, dtype=torch.float64).cumsum(0))
+    directions, explained = landscape.pca_directions(path)
+    projection = landscape.project(path, path[-1], directions)
+    assert projection.explained == pytest.approx(explained.sum())
+    skew = torch.stack([directions[0], 3 * directions[0] + 0.1 * directions[1]])
+    other = landscape.project(path, path[-1], skew)
+    np.testing.assert_allclose(other.distance, projection.distance, atol=1e-9)
+    np.testing.assert_allclose(other.coordinates @ skew.numpy(), projection.coordinates @ directions.numpy())
+    with pytest.raises(ValueError, match="independent"):
+        landscape.project(path, path[-1], [directions[0], 2 * directions[0]])
+    with pytest.raises(ValueError, match="more than m=2"):
+        landscape.pca_directions(path[:2])
+    with pytest.raises(ValueError, match="move"):
+        landscape.pca_directions([path[0]] * 4)
+    with pytest.raises(ValueError, match="shapes"):
+        landscape.project(path, path[-1][:-1], directions)
+
+
+def test_negative_curvature_counts():
+    a = np.linspace(-2, 2, 41)
+    half = np.where(a < 0, a**3, a**3)  # curved down on the left half
+    plane = landscape.Plane(a, a, half + 0 * a[:, None] + 10 * a[:, None] ** 2, "loop")
+    assert landscape.negative_curvature(plane) == pytest.approx(0.5, abs=0.03)
+    broken = plane.loss.copy()
+    broken[:, -8:] = np.inf  # of the right half; what is left is mostly the left one
+    assert landscape.negative_curvature(landscape.Plane(a, a, broken, "loop")) > 0.55
+    with pytest.raises(ValueError, match="equally spaced"):
+        landscape.plane_curvature(landscape.Plane(a**3, a, plane.loss, "loop"))
+    with pytest.raises(ValueError, match="3 x 3"):
+        landscape.plane_curvature(landscape.Plane(a[:2], a, plane.loss[:, :2], "loop"))
+
+
+def test_arguments_are_checked(digits):
+    model = network("mlp")
+    u = landscape.random_direction(model)
+    line = landscape.loss_line
+    with pytest.raises(ValueError, match="direction"):
+        line(model, *digits, u[:-1], [0, 1])
+    with pytest.raises(ValueError, match="direction: must be finite"):
+        line(model, *digits, u * float("nan"), [0, 1])
+    with pytest.raises(ValueError, match="strictly increasing"):
+        line(model, *digits, u, [0, 1, 1])
+    with pytest.raises(ValueError, match="lengths 60 and 59"):
+        line(model, digits[0], digits[1][:-1], u, [0, 1])
+    with pytest.raises(ValueError, match="batch_norm"):
+        line(model, *digits, u, [0, 1], batch_norm="reset")
+    with pytest.raises(ValueError, match="method"):
+        line(model, *digits, u, [0, 1], method="fast")
+    with pytest.raises(ValueError, match="must return a scalar"):
+        line(model, *digits, u, [0, 1], loss=lambda out, y: F.cross_entropy(out, y, reduction="none"))
+    with pytest.raises(ValueError, match="directions: must be 2"):
+        landscape.loss_plane(model, *digits, [u], [0, 1], [0, 1])
+    with pytest.raises(ValueError, match="vectors"):
+        landscape.random_direction(model, vectors="none")
+    with pytest.raises(ValueError, match="vectors"):
+        landscape.random_direction(model, normalise=None, vectors="whole")
+    with pytest.raises(ValueError, match="requires a gradient"):
+        landscape.random_direction(network("mlp").requires_grad_(False))
+
+
+def test_drawing_clips_what_is_not_finite():
+    a = np.linspace(-1, 1, 11)
+    loss = 0.1 + a**2 + a[:, None] ** 2
+    loss[0, 0], loss[-1, -1], loss[0, -1] = np.nan, np.inf, 1e30
+    plane = landscape.Plane(a, a, loss, "loop")
+    fig = plt.figure()
+    flat, raised = fig.add_subplot(1, 2, 1), fig.add_subplot(1, 2, 2, projection="3d")
+    landscape.draw_plane(flat, plane, top=3.0)
+    landscape.draw_surface(raised, plane, top=3.0)
+    landscape.draw_path(flat, landscape.Projection(np.array([[0.0, 0.0], [0.5, 0.5]]), np.array([0.0, 2.5]), 0.875))
+    assert raised.get_zlim()[1] < 4
+    assert flat.get_title(loc="left") or flat.get_title()
+    fig.savefig(io.BytesIO(), format="png")
+    plt.close(fig)
+    with pytest.raises(ValueError, match="> 0"):
+        landscape.draw_plane(flat, landscape.Plane(a, a, loss - 1, "loop"), top=3.0)
+    with pytest.raises(ValueError, match="must have 2"):
+        landscape.draw_path(flat, landscape.Projection(np.zeros((3, 1)), np.zeros(3), 1.0))

@@ -9,6 +9,20 @@ from lrlib.curvature import (
     sharpness,
 )
 from lrlib.datasets import Dataset, batches, cifar10, digits, fashion_mnist, hard_digits, mnist
+from lrlib.ensembles import (
+    Snapshots,
+    StatePath,
+    WeightAverage,
+    barrier,
+    calibration_error,
+    copy_state,
+    disagreement,
+    member_probabilities,
+    negative_log_likelihood,
+    path_loss,
+    refresh_batchnorm,
+    train_path,
+)
 from lrlib.invariance import (
     ExponentialEquivalent,
     TaperedExponential,

@@ -421,7 +421,7 @@ class _Evaluator:
         return first, candidates[first], inputs
 
     def first_outputs(self, name, layer, inputs) -> list[torch.Tensor]:
-        """For every chunk (m + 1, ...): the output at θ, then at the directions; none where they take too much memory."""
+        """For every chunk (m + 1, ...): the output at θ, then at the directions; none where that is too much memory."""
         outputs, limit = [], CACHE_BYTES / len(inputs)
         for tensor in inputs:
             at = []

@@ -1,0 +1,607 @@
+r"""Many models from one run, and what lies between them.
+
+A *state* is what `model.state_dict()` returns: the parameters θ of a network and its buffers, such as the running
+statistics of BatchNorm. An ensemble of states predicts with the mean of its members' probabilities. A path joins two
+states; a weight average is one state. Where parameters are mixed, the running statistics of BatchNorm no longer
+belong to them: :func:`refresh_batchnorm` computes them anew.
+
+No function here writes to the model it is given, but for :func:`refresh_batchnorm`.
+"""
+
+import copy
+import itertools
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+
+import numpy as np
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
+from torch.optim import swa_utils
+
+from lrlib import _check, runtime, training
+from lrlib.datasets import Dataset, batches
+from lrlib.scheduler import ScheduleLR
+from lrlib.schedules import Schedule
+
+__all__ = [
+    "Snapshots",
+    "WeightAverage",
+    "StatePath",
+    "copy_state",
+    "member_probabilities",
+    "negative_log_likelihood",
+    "calibration_error",
+    "disagreement",
+    "refresh_batchnorm",
+    "train_path",
+    "path_loss",
+    "barrier",
+]
+
+State = Mapping[str, torch.Tensor]
+FORMAT = "lrlib snapshots 1"
+
+
+def copy_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of a model's parameters and buffers, on their device, that later training does not touch.
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> state = copy_state(model)
+        >>> _ = model.weight.data.zero_()
+        >>> bool((state["weight"] == 0).all())
+        False
+    """
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def _check_state(name: str, state: State, reference: State, owner: str) -> None:
+    """Names, shapes and dtypes of a state are those of the reference."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"{name}: is a {type(state).__name__}, must be a state dict")
+    if set(state) != set(reference):
+        differing = sorted(set(state) ^ set(reference))
+        raise ValueError(f"{name}: differs from {owner} in the entries {differing}, must have the same")
+    for entry, tensor in reference.items():
+        if state[entry].shape != tensor.shape:
+            raise ValueError(
+                f"{name}: {entry} has shape {tuple(state[entry].shape)}, "
+                f"must be {tuple(tensor.shape)}, the shape in {owner}"
+            )
+
+
+def _check_states(states: Iterable[State], model: nn.Module) -> list[State]:
+    states = list(states)
+    if not states:
+        raise ValueError("states: is empty, must hold at least one state; was the run shorter than the first snapshot?")
+    reference = model.state_dict()
+    for k, state in enumerate(states):
+        _check_state(f"states[{k}]", state, reference, "the model")
+    return states
+
+
+class Snapshots(Sequence):
+    """A callback of :func:`lrlib.train` that keeps the state after the given numbers of updates.
+
+    It is a sequence of states in the order in which they were taken. A run that ends early leaves fewer.
+
+    Args:
+        at: the numbers of updates done at which to take one, strictly increasing, each >= 1.
+
+    Attributes:
+        steps: the numbers of updates done at which states were taken.
+
+    Raises:
+        ValueError: `at` is empty or not strictly increasing.
+
+    Source: Huang et al., *Snapshot Ensembles: Train 1, Get M for Free* (2017), at the end of each cosine cycle.
+
+    Example:
+        >>> import lrlib
+        >>> with lrlib.seeded(0):
+        ...     model = lrlib.mlp(64, 16, 10)
+        >>> snapshots = Snapshots(at=[10, 20])
+        >>> _ = lrlib.train(model, lrlib.digits(), lrlib.cosine_restarts(0.1, 10), steps=20, callbacks=[snapshots])
+        >>> len(snapshots), snapshots.steps
+        (2, [10, 20])
+    """
+
+    def __init__(self, at: Iterable[int]):
+        self._at = frozenset(_check.increasing("at", at, 1))
+        self.steps: list[int] = []
+        self._states: list[dict[str, torch.Tensor]] = []
+
+    def __call__(self, updates_done: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        if updates_done in self._at:
+            self.steps.append(updates_done)
+            self._states.append(copy_state(model))
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __getitem__(self, index):
+        return self._states[index]
+
+    def save(self, file: FilePath | str) -> None:
+        """Write the states and their steps to one file.
+
+        Raises:
+            ValueError: there is no state to write.
+        """
+        if not self._states:
+            raise ValueError("snapshots: is empty, must hold at least one state to be saved")
+        torch.save({"format": FORMAT, "steps": self.steps, "states": self._states}, file)
+
+    @classmethod
+    def load(cls, file: FilePath | str, device: torch.device | str = "cpu") -> "Snapshots":
+        """Read what :meth:`save` wrote. Only tensors and plain containers are read; no code in the file can run.
+
+        Args:
+            file: the path.
+            device: where to put the tensors.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, holds anything else, or holds states of different shapes.
+        """
+        if not FilePath(file).is_file():
+            raise FileNotFoundError(f"{file}: no such file of snapshots; save(...) writes one")
+        if not zipfile.is_zipfile(file):
+            raise ValueError(f"{file}: is damaged or was not written by Snapshots.save")
+        try:
+            content = torch.load(file, map_location=device, weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"{file}: is damaged or holds more than tensors ({reason})") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError(f"{file}: is not a file of snapshots, must be written by Snapshots.save")
+        loaded = cls(content["steps"])
+        loaded.steps, loaded._states = content["steps"], content["states"]
+        if len(loaded.steps) != len(loaded._states):
+            raise ValueError(f"{file}: has {len(loaded._states)} states, must have {len(loaded.steps)}, one per step")
+        for k, state in enumerate(loaded._states):
+            _check_state(f"{file}: states[{k}]", state, loaded._states[0], "states[0]")
+        return loaded
+
+
+class WeightAverage:
+    r"""A callback of :func:`lrlib.train` that averages the weights of one run: SWA or EMA.
+
+    With :math:`\theta_k` the weights at the k-th of the given updates (k = 0, 1, ...),
+
+    .. math:: \bar\theta_k = \frac{k\,\bar\theta_{k-1} + \theta_k}{k + 1}
+              \quad\text{(SWA)}, \qquad
+              \bar\theta_k = d\,\bar\theta_{k-1} + (1 - d)\,\theta_k,\quad \bar\theta_0 = \theta_0
+              \quad\text{(EMA)}.
+
+    Args:
+        at: the numbers of updates done at which weights enter the mean, strictly increasing, each >= 1.
+        decay: None for the plain mean (SWA), or :math:`d` in [0, 1) for the exponential one (EMA).
+
+    Attributes:
+        count: how many weights have entered.
+
+    Raises:
+        ValueError: an argument is out of its range.
+
+    Source: Izmailov et al., *Averaging Weights Leads to Wider Optima and Better Generalization* (2018), by
+    `torch.optim.swa_utils.AveragedModel`.
+
+    Example:
+        >>> model, average = nn.Linear(1, 1, bias=False), WeightAverage(at=[1, 2])
+        >>> for step, value in enumerate([1.0, 3.0], 1):
+        ...     _ = model.weight.data.fill_(value)
+        ...     average(step, model, None)
+        >>> average.model.weight.item()
+        2.0
+    """
+
+    def __init__(self, at: Iterable[int], decay: float | None = None):
+        self._at = frozenset(_check.increasing("at", at, 1))
+        if decay is not None and _check.within("decay", decay, 0.0, 1.0) == 1.0:
+            raise ValueError(f"decay={decay!r}: must be None or in [0, 1)")
+        self._average = None if decay is None else swa_utils.get_ema_multi_avg_fn(decay)
+        self._averaged: swa_utils.AveragedModel | None = None
+        self.count = 0
+
+    def __call__(self, updates_done: int, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
+        if updates_done not in self._at:
+            return
+        if self._averaged is None:
+            self._averaged = swa_utils.AveragedModel(model, multi_avg_fn=self._average)
+        self._averaged.update_parameters(model)
+        self.count += 1
+
+    @property
+    def model(self) -> nn.Module:
+        """The network with the mean weights. Its buffers are those of the last network that entered: with BatchNorm,
+        pass it to :func:`refresh_batchnorm` before use.
+
+        Raises:
+            ValueError: no weights have entered yet.
+        """
+        if self._averaged is None:
+            raise ValueError("average: is empty, must have been called at one of its updates")
+        return self._averaged.module
+
+
+def _batch_norms(model: nn.Module) -> list[nn.Module]:
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    return [module for module in norms if module.track_running_stats]
+
+
+def refresh_batchnorm(model: nn.Module, x: torch.Tensor, batch_size: int = 500) -> None:
+    """Compute the running statistics of every BatchNorm layer anew, as means over batches of `x`, in place.
+
+    Needed after parameters were averaged or interpolated. A network without BatchNorm is left as it is. An incomplete
+    last batch is left out, as each batch has the same weight.
+
+    Args:
+        model: whose buffers are written; parameters and training modes stay.
+        x: training inputs, shape (N, ...), N >= 2.
+        batch_size: B, >= 2; a large one, since the spread between batch means is not part of the variance.
+
+    Raises:
+        ValueError: fewer than two inputs, or a batch size below 2.
+
+    Source: `torch.optim.swa_utils.update_bn`, which does the work.
+
+    Example:
+        >>> norm = nn.BatchNorm1d(1)
+        >>> refresh_batchnorm(norm, torch.tensor([[1.0], [3.0]]))
+        >>> norm.running_mean.item(), norm.running_var.item()
+        (2.0, 2.0)
+    """
+    batch_size = _check.integer("batch_size", batch_size, 2)
+    if len(x) < 2:
+        raise ValueError(f"x: has {len(x)} inputs, must have at least 2")
+    if not _batch_norms(model):
+        return
+    whole = len(x) // batch_size * batch_size or len(x)
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        swa_utils.update_bn(x[:whole].split(batch_size), model)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@torch.no_grad()
+def member_probabilities(
+    model: nn.Module, states: Iterable[State], x: torch.Tensor, batch_size: int = 2000
+) -> torch.Tensor:
+    r"""The class probabilities that each state gives to each input; their mean over members is the ensemble's.
+
+    .. math:: p(y \mid x) = \frac1M \sum_{m=1}^M \operatorname{softmax}(f(x; \theta_m))_y
+
+    Args:
+        model: the architecture, from (N, ...) to logits (N, classes).
+        states: M >= 1 states of this architecture, such as :class:`Snapshots`.
+        x: inputs, shape (N, ...).
+        batch_size: inputs per forward pass, >= 1.
+
+    Returns:
+        Shape (M, N, classes); ``.mean(0)`` is the ensemble's prediction.
+
+    Raises:
+        ValueError: no state, or one whose entries or shapes are not the model's; the message names it.
+
+    Example:
+        >>> model = nn.Linear(2, 2)
+        >>> members = member_probabilities(model, [copy_state(model)] * 3, torch.ones(5, 2))
+        >>> members.shape, bool(torch.allclose(members.mean(0).sum(1), torch.ones(5)))
+        (torch.Size([3, 5, 2]), True)
+    """
+    states = _check_states(states, model)
+    batch_size = _check.integer("batch_size", batch_size, 1)
+    worker = copy.deepcopy(model).eval()
+    members = []
+    for state in states:
+        worker.load_state_dict(state)
+        members.append(torch.cat([F.softmax(worker(xs), dim=1) for xs in x.split(batch_size)]))
+    return torch.stack(members)
+
+
+def _check_probabilities(probabilities: torch.Tensor, y: torch.Tensor) -> None:
+    if probabilities.ndim != 2 or y.shape != probabilities.shape[:1] or len(y) == 0:
+        raise ValueError(
+            f"probabilities, y: have shapes {tuple(probabilities.shape)} and {tuple(y.shape)}, "
+            "must be (N, classes) and (N,), N >= 1"
+        )
+
+
+def negative_log_likelihood(probabilities: torch.Tensor, y: torch.Tensor) -> float:
+    r"""The mean of :math:`-\log p(y_n \mid x_n)`: cross-entropy for who has probabilities, not logits.
+
+    Args:
+        probabilities: shape (N, classes).
+        y: labels, shape (N,).
+
+    Raises:
+        ValueError: shapes do not fit.
+
+    Example:
+        >>> round(negative_log_likelihood(torch.tensor([[0.5, 0.5]]), torch.tensor([0])), 4)
+        0.6931
+    """
+    _check_probabilities(probabilities, y)
+    picked = probabilities.double().gather(1, y[:, None])
+    return float(-picked.clamp_min(torch.finfo(probabilities.dtype).tiny).log().mean())
+
+
+def calibration_error(probabilities: torch.Tensor, y: torch.Tensor, bins: int = 15) -> float:
+    r"""The expected calibration error: how far confidence is from accuracy, over bins of equal confidence.
+
+    .. math:: \mathrm{ECE} = \sum_b \frac{n_b}{N}\,\left|\,\overline{\mathrm{acc}}_b - \overline{\mathrm{conf}}_b\right|
+
+    The confidence of a prediction is its largest probability. With few examples a bin the error is biased upwards.
+
+    Args:
+        probabilities: shape (N, classes).
+        y: labels, shape (N,).
+        bins: of equal width on [0, 1], >= 1.
+
+    Raises:
+        ValueError: shapes do not fit, or `bins` < 1.
+
+    Source: Guo et al., *On Calibration of Modern Neural Networks* (2017), section 2.
+
+    Example:
+        >>> sure = torch.tensor([[0.9, 0.1]] * 10)
+        >>> round(calibration_error(sure, torch.tensor([0] * 9 + [1])), 6)
+        0.0
+        >>> round(calibration_error(sure, torch.tensor([0] * 5 + [1] * 5)), 6)
+        0.4
+    """
+    _check_probabilities(probabilities, y)
+    bins = _check.integer("bins", bins, 1)
+    confidence, predicted = probabilities.double().max(dim=1)
+    excess = (predicted == y).double() - confidence
+    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    sums = torch.zeros(bins, dtype=torch.float64, device=place.device).index_add_(0, place, excess)
+    return float(sums.abs().sum() / len(y))
+
+
+def disagreement(members: torch.Tensor) -> float:
+    """The share of inputs on which two members predict different classes, averaged over all pairs of members.
+
+    Args:
+        members: probabilities, shape (M, N, classes), M >= 2.
+
+    Raises:
+        ValueError: another shape, or fewer than two members.
+
+    Source: Fort et al., *Deep Ensembles: A Loss Landscape Perspective* (2019).
+
+    Example:
+        >>> disagreement(torch.tensor([[[0.9, 0.1], [0.9, 0.1]], [[0.8, 0.2], [0.3, 0.7]]]))
+        0.5
+    """
+    if members.ndim != 3 or len(members) < 2:
+        raise ValueError(f"members: has shape {tuple(members.shape)}, must be (M >= 2, N, classes)")
+    predicted = members.argmax(dim=2)
+    pairs = itertools.combinations(predicted, 2)
+    return float(np.mean([(a != b).double().mean().item() for a, b in pairs]))
+
+
+def _line(t):
+    return 1 - t, 0.0, t
+
+
+def _bezier(t):
+    return (1 - t) ** 2, 2 * t * (1 - t), t**2
+
+
+def _polygon(t):
+    return (1 - 2 * t, 2 * t, 0.0) if t <= 0.5 else (0.0, 2 - 2 * t, 2 * t - 1)
+
+
+_KINDS = {"line": _line, "bezier": _bezier, "polygon": _polygon}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StatePath:
+    r"""A path between two states of one network.
+
+    .. math:: \theta(t) = (1 - t)\,\theta_a + t\,\theta_b \quad\text{("line")}, \qquad
+              \theta(t) = (1 - t)^2\,\theta_a + 2t(1 - t)\,\theta_c + t^2\,\theta_b \quad\text{("bezier")},
+
+    and for "polygon" the line from :math:`\theta_a` to the corner :math:`\theta_c` at t = 1/2, then that to
+    :math:`\theta_b`. Buffers of floating point are interpolated along the line; see :func:`path_loss`.
+
+    Attributes:
+        start, end: the states at t = 0 and t = 1.
+        kind: "line", "bezier" or "polygon".
+        control: the parameters θ_c by name; None for a line.
+
+    Raises:
+        ValueError: the states differ in entries or shapes, or a control point is missing or not wanted.
+
+    Source: Garipov et al., *Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs* (2018).
+
+    Example:
+        >>> a, b = {"w": torch.tensor([0.0])}, {"w": torch.tensor([1.0])}
+        >>> StatePath(a, b).at(0.25)["w"].item()
+        0.25
+        >>> StatePath(a, b, "bezier", {"w": torch.tensor([3.0])}).at(0.5)["w"].item()
+        1.75
+    """
+
+    start: State
+    end: State
+    kind: str = "line"
+    control: State | None = None
+
+    def __post_init__(self):
+        _check.choice("kind", self.kind, _KINDS)
+        _check_state("end", self.end, self.start, "start")
+        if (self.control is None) != (self.kind == "line"):
+            raise ValueError(f"control, kind={self.kind!r}: a control point must be given unless the kind is 'line'")
+        for name, tensor in (self.control or {}).items():
+            if name not in self.start or tensor.shape != self.start[name].shape:
+                raise ValueError(f"control: {name} of shape {tuple(tensor.shape)} must be a parameter of the states")
+
+    def __repr__(self) -> str:
+        return f"StatePath({self.kind!r}, {sum(tensor.numel() for tensor in self.start.values())} numbers)"
+
+    def at(self, t: float) -> dict[str, torch.Tensor]:
+        """The state at t in [0, 1].
+
+        Raises:
+            ValueError: t is out of its range.
+        """
+        t = _check.within("t", t, 0.0, 1.0)
+        control, curved, straight = self.control or {}, _KINDS[self.kind](t), _line(t)
+        state = {}
+        for name, a in self.start.items():
+            if not a.is_floating_point():
+                state[name] = a.clone()
+                continue
+            wa, wc, wb = curved if name in control else straight
+            state[name] = wa * a + wb * self.end[name] + (wc * control[name] if wc else 0.0)
+        return state
+
+
+def train_path(
+    model: nn.Module,
+    start: State,
+    end: State,
+    data: Dataset,
+    schedule: Schedule,
+    *,
+    steps: int,
+    kind: str = "bezier",
+    batch_size: int = 64,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    seed: int = 0,
+) -> StatePath:
+    r"""Bend a path between two states, whose ends stay fixed, until the loss along it is low.
+
+    The control point :math:`\theta_c` begins in the middle of the line. Update k draws a place t uniformly from [0, 1]
+    and takes the gradient of the mini-batch loss at :math:`\theta(t)` with respect to :math:`\theta_c`: an unbiased
+    estimate of that of :math:`\int_0^1 L(\theta(t))\,dt`. BatchNorm uses the statistics of the batch.
+
+    Args:
+        model: the architecture.
+        start, end: states θ_a and θ_b.
+        data: mini-batches are drawn from its training part.
+        schedule: the rate of the update of θ_c.
+        steps: the number of updates, >= 1.
+        kind: "bezier" or "polygon".
+        batch_size, momentum, weight_decay: of SGD; the decay is of θ(t) and so acts on θ_c through the path.
+        seed: of the batches and of the places t.
+
+    Raises:
+        ValueError: states that do not fit the model, an argument out of its range, or a loss that is not finite.
+
+    Source: Garipov et al. (2018), section 3.
+
+    Example:
+        >>> import lrlib
+        >>> states = []
+        >>> for seed in (0, 1):
+        ...     with lrlib.seeded(seed):
+        ...         states.append(copy_state(lrlib.mlp(64, 16, 10)))
+        >>> model = lrlib.mlp(64, 16, 10)
+        >>> train_path(model, *states, lrlib.digits(), lrlib.constant(0.1), steps=3)
+        StatePath('bezier', 1210 numbers)
+    """
+    steps = _check.integer("steps", steps, 1)
+    weights = _KINDS[_check.choice("kind", kind, ("bezier", "polygon"))]
+    momentum = _check.within("momentum", momentum, 0.0, 1.0)
+    weight_decay = _check.nonnegative("weight_decay", weight_decay)
+    start, end = _check_states([start, end], model)
+    worker = copy.deepcopy(model).train()
+    names = [name for name, p in worker.named_parameters() if p.requires_grad]
+    control = {name: nn.Parameter((start[name] + end[name]) / 2) for name in names}
+    optimizer = torch.optim.SGD(control.values(), lr=0.0, momentum=momentum)
+    scheduler = ScheduleLR(optimizer, schedule)
+    rng = np.random.default_rng(seed)
+    with runtime.seeded(seed):
+        for rows in batches(len(data.x_train), batch_size, steps, seed):
+            wa, wc, wb = weights(rng.uniform())
+            theta = {name: wa * start[name] + wc * control[name] + wb * end[name] for name in names}
+            loss = F.cross_entropy(functional_call(worker, theta, data.x_train[rows]), data.y_train[rows])
+            if weight_decay:
+                loss = loss + weight_decay / 2 * sum((p**2).sum() for p in theta.values())
+            if not torch.isfinite(loss):
+                raise ValueError(f"schedule={schedule!r}: the loss of the path is not finite, lower the rate")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+    return StatePath(start, end, kind, {name: p.detach() for name, p in control.items()})
+
+
+def path_loss(
+    model: nn.Module,
+    path: StatePath,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    positions: Sequence[float],
+    *,
+    refresh: torch.Tensor | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean loss and accuracy in evaluation mode at places along a path.
+
+    Args:
+        model: the architecture.
+        path: between two states of it.
+        x, y: inputs and labels, shape (N, ...) and (N,).
+        positions: P places t in [0, 1].
+        refresh: training inputs with which BatchNorm's statistics are computed anew at every place
+            (:func:`refresh_batchnorm`); None evaluates with the interpolated, stale ones.
+
+    Returns:
+        Losses and accuracies, each of shape (P,).
+
+    Raises:
+        ValueError: states that do not fit the model, or a place out of [0, 1].
+
+    Example:
+        >>> model = nn.Linear(2, 2, bias=False)
+        >>> zero, one = {"weight": torch.zeros(2, 2)}, {"weight": torch.eye(2)}
+        >>> loss, _ = path_loss(model, StatePath(zero, one), torch.eye(2), torch.arange(2), [0.0, 1.0])
+        >>> loss.round(4)
+        array([0.6931, 0.3133])
+    """
+    _check_states([path.start], model)
+    worker = copy.deepcopy(model)
+    measured = []
+    for t in positions:
+        worker.load_state_dict(path.at(t))
+        if refresh is not None:
+            refresh_batchnorm(worker, refresh)
+        measured.append(training.evaluate(worker, x, y))
+    loss, accuracy = np.array(measured, dtype=np.float64).reshape(-1, 2).T
+    return loss, accuracy
+
+
+def barrier(positions: Sequence[float], loss: Sequence[float]) -> float:
+    r"""How high a path climbs above the straight line between the losses at its ends.
+
+    .. math:: \max_t \left[L(\theta(t)) - (1 - t)\,L(\theta(0)) - t\,L(\theta(1))\right] \ge 0
+
+    Args:
+        positions: ascending from 0 to 1, at least two.
+        loss: at these places.
+
+    Raises:
+        ValueError: the places do not ascend from 0 to 1, or are not as many as the losses.
+
+    Source: Frankle et al., *Linear Mode Connectivity and the Lottery Ticket Hypothesis* (2020).
+
+    Example:
+        >>> barrier([0.0, 0.5, 1.0], [1.0, 5.0, 3.0])
+        3.0
+    """
+    t, loss = np.asarray(positions, dtype=np.float64), np.asarray(loss, dtype=np.float64)
+    if t.ndim != 1 or len(t) < 2 or t[0] != 0 or t[-1] != 1 or (np.diff(t) <= 0).any() or loss.shape != t.shape:
+        raise ValueError(f"positions={positions!r}: must ascend from 0 to 1, one for each of {loss.size} losses")
+    return float((loss - (1 - t) * loss[0] - t * loss[-1]).max())

@@ -1,0 +1,214 @@
+"""Small networks that train in seconds: a multilayer perceptron, a plain convolutional net, a pre-activation ResNet.
+
+All take pictures of shape (B, C, H, W) and return logits of shape (B, classes). Their initial weights are drawn from
+torch's global generator, so `torch.manual_seed` (or :func:`lrlib.seeded`) fixes them.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lrlib import _check
+
+__all__ = ["mlp", "conv_net", "PreResNet", "parameter_count"]
+
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "gelu": nn.GELU}
+VECTOR_NORMS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, None: None}
+PICTURE_NORMS: dict[str | None, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "group": lambda channels: nn.GroupNorm(math.gcd(8, channels), channels),
+    "layer": lambda channels: nn.GroupNorm(1, channels),
+    "instance": lambda channels: nn.GroupNorm(channels, channels),
+    None: lambda channels: nn.Identity(),
+}
+
+
+def parameter_count(model: nn.Module) -> int:
+    """The number of trainable scalars in `model`; a tensor that is used twice counts once.
+
+    Example:
+        >>> parameter_count(nn.Linear(3, 2))
+        8
+    """
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def mlp(*widths: int, activation: str = "relu", norm: str | None = None) -> nn.Sequential:
+    """A multilayer perceptron that flattens its input first, with PyTorch's default initialisation.
+
+    Args:
+        widths: sizes of the input, of each hidden layer and of the output, at least 2 integers >= 1.
+        activation: after each hidden layer: "relu", "tanh", "sigmoid" or "gelu".
+        norm: before each activation: None, "batch" or "layer". A normalised layer has no bias, as the norm adds one.
+
+    Returns:
+        A module from (B, ...) with ``widths[0]`` numbers an example to (B, ``widths[-1]``).
+
+    Raises:
+        TypeError: a width is not an integer.
+        ValueError: fewer than 2 widths, a width < 1, an unknown activation or norm.
+
+    Example:
+        >>> model = mlp(64, 32, 10)
+        >>> model(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([5, 10])
+        >>> parameter_count(model) == 64 * 32 + 32 + 32 * 10 + 10
+        True
+    """
+    if len(widths) < 2:
+        raise ValueError(f"widths={widths!r}: must be at least 2 integers, from the input to the output")
+    widths = tuple(_check.integer(f"widths[{i}]", width, 1) for i, width in enumerate(widths))
+    make_activation = ACTIVATIONS[_check.choice("activation", activation, ACTIVATIONS)]
+    make_norm = VECTOR_NORMS[_check.choice("norm", norm, VECTOR_NORMS)]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for fan_in, fan_out in zip(widths[:-2], widths[1:-1], strict=True):
+        layers.append(nn.Linear(fan_in, fan_out, bias=make_norm is None))
+        if make_norm is not None:
+            layers.append(make_norm(fan_out))
+        layers.append(make_activation())
+    layers.append(nn.Linear(widths[-2], widths[-1]))
+    return nn.Sequential(*layers)
+
+
+def _conv(channels_in: int, channels_out: int, stride: int, norm: str | None) -> nn.Conv2d:
+    """A 3x3 convolution with He's initialisation, and with a bias where no norm brings one."""
+    conv = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=norm is None)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
+
+
+def _picture_arguments(width: int, in_channels: int, num_classes: int, norm: str | None) -> tuple[int, int, int]:
+    _check.choice("norm", norm, PICTURE_NORMS)
+    return (
+        _check.integer("width", width, 1),
+        _check.integer("in_channels", in_channels, 1),
+        _check.integer("num_classes", num_classes, 1),
+    )
+
+
+def conv_net(
+    width: int = 16, in_channels: int = 1, num_classes: int = 10, norm: str | None = "batch"
+) -> nn.Sequential:
+    """A plain net of three 3x3 convolutions, then the mean over the picture and a linear layer.
+
+    The convolutions have `width`, 2 `width` and 4 `width` channels, each followed by the norm and a ReLU, the first
+    two also by 2x2 max pooling. Convolutions are initialised as in He et al. (2015), by fan-out.
+
+    Args:
+        width: channels of the first convolution, >= 1.
+        in_channels, num_classes: C of the input (B, C, H, W) and the number of logits, >= 1; H, W >= 4.
+        norm: "batch", "group" (8 groups, or gcd(8, channels)), "layer" (all channels and pixels of an example),
+            "instance" (each channel of an example by itself) or None; all with a learned scale and shift.
+
+    Raises:
+        TypeError: a number is not an integer.
+        ValueError: a number is < 1, or the norm is unknown.
+
+    Example:
+        >>> conv_net(width=8)(torch.zeros(5, 1, 16, 16)).shape
+        torch.Size([5, 10])
+    """
+    width, in_channels, num_classes = _picture_arguments(width, in_channels, num_classes, norm)
+
+    def layer(channels_in: int, channels: int) -> list[nn.Module]:
+        return [_conv(channels_in, channels, 1, norm), PICTURE_NORMS[norm](channels), nn.ReLU()]
+
+    return nn.Sequential(
+        *layer(in_channels, width),
+        nn.MaxPool2d(2),
+        *layer(width, 2 * width),
+        nn.MaxPool2d(2),
+        *layer(2 * width, 4 * width),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4 * width, num_classes),
+    )
+
+
+class _Block(nn.Module):
+    """x + conv(relu(norm(conv(relu(norm(x)))))), or without the x where `skip` is False.
+
+    Where the shape changes, x is taken at every second pixel and its new channels are zero.
+    """
+
+    def __init__(self, channels_in: int, channels: int, stride: int, norm: str | None, skip: bool):
+        super().__init__()
+        self.norm1, self.conv1 = PICTURE_NORMS[norm](channels_in), _conv(channels_in, channels, stride, norm)
+        self.norm2, self.conv2 = PICTURE_NORMS[norm](channels), _conv(channels, channels, 1, norm)
+        self.stride, self.new_channels, self.skip = stride, channels - channels_in, skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.conv1(F.relu(self.norm1(x)))
+        out = self.conv2(F.relu(self.norm2(out)))
+        if not self.skip:
+            return out
+        if self.stride > 1 or self.new_channels:
+            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
+        return x + out
+
+
+class PreResNet(nn.Module):
+    """The pre-activation residual network of He et al., *Identity Mappings in Deep Residual Networks* (2016).
+
+    A 3x3 convolution, three stages of (depth - 2)/6 blocks of two 3x3 convolutions with `width`, 2 `width` and
+    4 `width` channels (the second and third stage begin with stride 2), then norm, ReLU, the mean over the picture and
+    a linear layer. A block computes x + f(x), f = norm, ReLU, convolution, norm, ReLU, convolution. Where the shape
+    changes, the shortcut takes every second pixel and fills the new channels with zeros: it has no parameters, so the
+    network with `skip=False`, which computes f(x) alone, has the same parameters. Convolutions are initialised as in
+    He et al. (2015), by fan-out.
+
+    Args:
+        depth: 6n + 2 with n >= 1: 8, 14, 20, ..., the number of layers with weights.
+        width: channels of the first stage, >= 1.
+        in_channels, num_classes: C of the input (B, C, H, W) and the number of logits, >= 1; H, W >= 8.
+        norm: "batch", "group" (8 groups, or gcd(8, channels)), "layer" (all channels and pixels of an example),
+            "instance" (each channel of an example by itself) or None; all with a learned scale and shift.
+        skip: whether the shortcuts are there.
+
+    Raises:
+        TypeError: a number is not an integer, or `skip` is not a bool.
+        ValueError: a number is out of its range, or the norm is unknown.
+
+    Example:
+        >>> PreResNet(depth=8, width=4)(torch.zeros(5, 3, 32, 32)).shape
+        torch.Size([5, 10])
+        >>> parameter_count(PreResNet(depth=20)) == parameter_count(PreResNet(depth=20, skip=False))
+        True
+    """
+
+    def __init__(
+        self,
+        depth: int = 8,
+        width: int = 16,
+        in_channels: int = 3,
+        num_classes: int = 10,
+        norm: str | None = "batch",
+        skip: bool = True,
+    ):
+        super().__init__()
+        depth = _check.integer("depth", depth, 1)
+        if depth < 8 or depth % 6 != 2:
+            raise ValueError(f"depth={depth!r}: must be 6n + 2 with n >= 1, such as 8, 14, 20, 32, 56")
+        width, in_channels, num_classes = _picture_arguments(width, in_channels, num_classes, norm)
+        if not isinstance(skip, bool):
+            raise TypeError(f"skip={skip!r}: must be True or False")
+        self.stem = _conv(in_channels, width, 1, norm)
+        blocks, channels_in = [], width
+        for stage in range(3):
+            channels = width * 2**stage
+            for i in range((depth - 2) // 6):
+                blocks.append(_Block(channels_in, channels, 2 if stage and i == 0 else 1, norm, skip))
+                channels_in = channels
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = PICTURE_NORMS[norm](channels_in)
+        self.head = nn.Linear(channels_in, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of shape (B, num_classes) of pictures of shape (B, in_channels, H, W)."""
+        x = F.relu(self.norm(self.blocks(self.stem(x))))
+        return self.head(x.mean(dim=(2, 3)))

@@ -1,0 +1,343 @@
+"""Snapshots, weight averages, paths between states, BatchNorm refresh and the metrics of ensembles."""
+
+import itertools
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import lrlib
+from lrlib import ensembles
+
+
+def seeded_model(seed=0, norm=None):
+    with lrlib.seeded(seed):
+        return lrlib.mlp(64, 12, 10, norm=norm)
+
+
+def same(a, b):
+    return set(a) == set(b) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return lrlib.digits()
+
+
+@pytest.fixture(scope="module")
+def snapshots(data):
+    taken = lrlib.Snapshots(at=[10, 20, 30])
+    model = seeded_model(norm="batch")
+    lrlib.train(model, data, lrlib.cosine_restarts(0.3, 10), steps=30, callbacks=[taken])
+    assert same(taken[2], model.state_dict())
+    return taken
+
+
+@pytest.fixture(scope="module")
+def trained(data):
+    """Two networks with BatchNorm, trained from different initial weights."""
+    states = []
+    for seed in (0, 1):
+        model = seeded_model(seed, norm="batch")
+        lrlib.train(model, data, lrlib.cosine(0.5, 150), steps=150, seed=seed)
+        states.append(lrlib.copy_state(model))
+    return states
+
+
+def test_snapshots_are_the_states_of_the_run_and_later_training_leaves_them(data, snapshots):
+    assert snapshots.steps == [10, 20, 30]
+    shorter = seeded_model(norm="batch")
+    lrlib.train(shorter, data, lrlib.cosine_restarts(0.3, 10), steps=20)
+    assert same(snapshots[1], shorter.state_dict())
+
+
+def test_a_run_that_diverges_leaves_the_snapshots_taken_before(data):
+    taken = lrlib.Snapshots(at=[2, 100])
+    history = lrlib.train(seeded_model(), data, lrlib.exponential(1.0, 1e3), steps=100, callbacks=[taken])
+    assert history.diverged_at is not None and taken.steps == [2] and len(taken) == 1
+
+
+def test_snapshots_survive_a_file_bit_by_bit(tmp_path, snapshots):
+    file = tmp_path / "snapshots.pt"
+    snapshots.save(file)
+    loaded = lrlib.Snapshots.load(file)
+    assert loaded.steps == snapshots.steps
+    assert all(map(same, loaded, snapshots))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.pt: no such file of snapshots"):
+        lrlib.Snapshots.load(tmp_path / "nothing.pt")
+
+
+class Explodes:
+    """Unpickling it would run code."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("code in the file was run",))
+
+
+def test_code_in_a_file_is_not_run(tmp_path):
+    file = tmp_path / "evil.pt"
+    torch.save({"format": ensembles.FORMAT, "steps": [1], "states": [Explodes()]}, file)
+    with pytest.raises(ValueError, match=r"evil\.pt: is damaged or holds more than tensors"):
+        lrlib.Snapshots.load(file)
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip file", pickle.dumps([1, 2])], ids=["empty", "text", "pickle"])
+def test_a_file_of_something_else_is_named(tmp_path, content):
+    file = tmp_path / "other.pt"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"other\.pt: is"):
+        lrlib.Snapshots.load(file)
+
+
+def test_a_truncated_file_is_named(tmp_path, snapshots):
+    file = tmp_path / "half.pt"
+    snapshots.save(file)
+    file.write_bytes(file.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"half\.pt: is damaged"):
+        lrlib.Snapshots.load(file)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"format": "other"}, "is not a file of snapshots"),
+        ({"steps": [1]}, "has 2 states, must have 1"),
+        ({"states": [{"w": torch.ones(2)}, {"w": torch.ones(3)}]}, r"states\[1\]: w has shape \(3,\), must be \(2,\)"),
+        ({"states": [{"w": torch.ones(2)}, {"v": torch.ones(2)}]}, r"states\[1\]: differs from states\[0\]"),
+    ],
+    ids=["format", "count", "shapes", "names"],
+)
+def test_a_file_that_does_not_hang_together_is_refused(tmp_path, change, message):
+    file = tmp_path / "wrong.pt"
+    state = {"w": torch.ones(2)}
+    torch.save({"format": ensembles.FORMAT, "steps": [1, 2], "states": [state, state]} | change, file)
+    with pytest.raises(ValueError, match=r"wrong\.pt: .*" + message):
+        lrlib.Snapshots.load(file)
+
+
+def test_an_empty_ensemble_is_refused(tmp_path, data):
+    with pytest.raises(ValueError, match="states: is empty"):
+        lrlib.member_probabilities(seeded_model(), lrlib.Snapshots(at=[5]), data.x_test)
+    with pytest.raises(ValueError, match="snapshots: is empty"):
+        lrlib.Snapshots(at=[5]).save(tmp_path / "none.pt")
+    with pytest.raises(ValueError, match="average: is empty"):
+        _ = lrlib.WeightAverage(at=[5]).model
+
+
+def test_snapshots_of_another_network_are_refused_by_name(data, snapshots):
+    wider = lrlib.mlp(64, 13, 10, norm="batch")
+    with pytest.raises(ValueError, match=r"states\[0\]: 1.weight has shape \(12, 64\), must be \(13, 64\)"):
+        lrlib.member_probabilities(wider, snapshots, data.x_test)
+    with pytest.raises(ValueError, match=r"states\[0\]: differs from the model in the entries"):
+        lrlib.member_probabilities(seeded_model(), snapshots, data.x_test)
+    with pytest.raises(TypeError, match=r"states\[0\]: is a Tensor, must be a state dict"):
+        lrlib.member_probabilities(seeded_model(), [torch.ones(1)], data.x_test)
+
+
+@pytest.mark.parametrize("at", [[], [0, 1], [5, 5], [5, 3]], ids=str)
+@pytest.mark.parametrize("collect", [lrlib.Snapshots, lrlib.WeightAverage])
+def test_bad_steps_are_refused(collect, at):
+    with pytest.raises(ValueError, match="at=.*must be a strictly increasing"):
+        collect(at=at)
+
+
+def test_an_ensemble_averages_probabilities_and_leaves_the_model(data, snapshots):
+    model = seeded_model(5, norm="batch")
+    before = lrlib.copy_state(model)
+    members = lrlib.member_probabilities(model, snapshots, data.x_test, batch_size=77)
+    assert same(before, model.state_dict()) and model.training
+    for state, probabilities in zip(snapshots, members, strict=True):
+        model.load_state_dict(state)
+        model.eval()
+        with torch.no_grad():
+            torch.testing.assert_close(probabilities, F.softmax(model(data.x_test), dim=1), rtol=1e-5, atol=1e-6)
+    y = data.y_test
+    single = [lrlib.negative_log_likelihood(p, y) for p in members]
+    assert lrlib.negative_log_likelihood(members.mean(0), y) <= np.mean(single)  # Jensen
+
+
+def test_the_likelihood_is_the_cross_entropy(data):
+    logits = torch.randn(50, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = data.y_test[:50]
+    expected = F.cross_entropy(logits, y).item()
+    assert lrlib.negative_log_likelihood(logits.softmax(1), y) == pytest.approx(expected, rel=1e-12)
+    assert math.isfinite(lrlib.negative_log_likelihood(torch.tensor([[1.0, 0.0]]), torch.tensor([1])))
+
+
+def test_the_calibration_error_is_its_definition():
+    generator = torch.Generator().manual_seed(1)
+    probabilities = torch.randn(300, 4, generator=generator, dtype=torch.float64).softmax(1)
+    y = torch.randint(4, (300,), generator=generator)
+    confidence, predicted = probabilities.max(1)
+    expected = 0.0
+    for low, high in itertools.pairwise(np.linspace(0, 1, 11)):
+        inside = (confidence > low) & (confidence <= high)
+        if inside.any():
+            gap = (predicted == y)[inside].double().mean() - confidence[inside].mean()
+            expected += inside.double().mean().item() * abs(gap.item())
+    assert lrlib.calibration_error(probabilities, y, bins=10) == pytest.approx(expected, rel=1e-9)
+
+
+def test_labels_drawn_from_the_probabilities_are_calibrated():
+    generator = torch.Generator().manual_seed(2)
+    probabilities = (2 * torch.randn(40_000, 3, generator=generator)).softmax(1)
+    y = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+    assert lrlib.calibration_error(probabilities, y) < 0.01
+    sharper = probabilities**3 / (probabilities**3).sum(1, keepdim=True)
+    assert lrlib.calibration_error(sharper, y) > 0.1
+
+
+def test_disagreement_counts_pairs():
+    votes = torch.tensor([[0, 0, 1], [0, 1, 1], [0, 2, 0]])
+    members = F.one_hot(votes, 3).float()
+    assert lrlib.disagreement(members) == pytest.approx((1 / 3 + 2 / 3 + 2 / 3) / 3)
+    assert lrlib.disagreement(members[:1].repeat(2, 1, 1)) == 0.0
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: lrlib.negative_log_likelihood(torch.ones(3, 2), torch.zeros(2, dtype=torch.long)),
+        lambda: lrlib.calibration_error(torch.ones(3), torch.zeros(3, dtype=torch.long)),
+        lambda: lrlib.calibration_error(torch.ones(1, 2), torch.zeros(1, dtype=torch.long), bins=0),
+        lambda: lrlib.disagreement(torch.ones(1, 3, 2)),
+        lambda: lrlib.WeightAverage(at=[1], decay=1.0),
+        lambda: lrlib.refresh_batchnorm(nn.BatchNorm1d(1), torch.ones(1, 1)),
+        lambda: lrlib.StatePath({"w": torch.ones(1)}, {"w": torch.ones(1)}, "bezier"),
+        lambda: lrlib.StatePath({"w": torch.ones(1)}, {"w": torch.ones(1)}, "line", {"w": torch.ones(1)}),
+        lambda: lrlib.StatePath({"w": torch.ones(1)}, {"w": torch.ones(1)}, "bezier", {"w": torch.ones(2)}),
+        lambda: lrlib.StatePath({"w": torch.ones(1)}, {"w": torch.ones(1)}, "arc"),
+        lambda: lrlib.StatePath({"w": torch.ones(1)}, {"w": torch.ones(2)}),
+        lambda: lrlib.StatePath({"w": torch.ones(1)}, {"w": torch.ones(1)}).at(1.1),
+        lambda: lrlib.barrier([0.0, 0.5], [1.0, 2.0]),
+        lambda: lrlib.barrier([0.0, 1.0], [1.0, 2.0, 3.0]),
+    ],
+)
+def test_a_bad_argument_is_refused(call):
+    with pytest.raises(ValueError, match="must"):
+        call()
+
+
+def test_swa_is_the_mean_and_ema_its_recursion(data):
+    at = range(5, 31, 5)
+    taken, mean, ema = lrlib.Snapshots(at), lrlib.WeightAverage(at), lrlib.WeightAverage(at, decay=0.6)
+    lrlib.train(seeded_model(), data, lrlib.constant(0.2), steps=30, callbacks=[taken, mean, ema])
+    assert mean.count == len(taken) == 6
+    name = "1.weight"
+    expected = taken[0][name]
+    for state in taken[1:]:
+        expected = 0.6 * expected + 0.4 * state[name]
+    torch.testing.assert_close(ema.model.state_dict()[name], expected, rtol=1e-5, atol=1e-6)
+    average = torch.stack([state[name] for state in taken]).mean(0)
+    torch.testing.assert_close(mean.model.state_dict()[name], average, rtol=1e-5, atol=1e-6)
+
+
+def test_refresh_gives_the_statistics_of_the_data_whatever_was_there_before(data):
+    model = seeded_model(norm="batch").eval()
+    norm = next(module for module in model if isinstance(module, nn.BatchNorm1d))
+    norm.running_mean.fill_(1e6)
+    parameters = [p.clone() for p in model.parameters()]
+    lrlib.refresh_batchnorm(model, data.x_train, batch_size=len(data.x_train))
+    with torch.no_grad():
+        inputs = model[1](data.x_train.flatten(1))
+    torch.testing.assert_close(norm.running_mean, inputs.mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(norm.running_var, inputs.var(0), rtol=1e-4, atol=1e-5)
+    assert not norm.training and norm.momentum == 0.1
+    assert all(map(torch.equal, parameters, model.parameters()))
+
+
+def test_refresh_leaves_a_network_without_batchnorm_alone(data):
+    model = seeded_model(norm="layer")
+    before = lrlib.copy_state(model)
+    lrlib.refresh_batchnorm(model, data.x_train)
+    assert same(before, model.state_dict())
+
+
+def test_stale_statistics_spoil_a_weight_average_and_refreshing_repairs_it(data):
+    model, average = seeded_model(norm="batch"), lrlib.WeightAverage(at=[1, 150])
+    history = lrlib.train(model, data, lrlib.constant(0.5), steps=150, callbacks=[average])
+    _, stale = lrlib.evaluate(average.model, data.x_test, data.y_test)
+    lrlib.refresh_batchnorm(average.model, data.x_train)
+    _, fresh = lrlib.evaluate(average.model, data.x_test, data.y_test)
+    assert fresh > stale + 0.05 and fresh > 0.8 * history.accuracy
+
+
+@pytest.mark.parametrize("kind", ["line", "bezier", "polygon"])
+def test_a_path_begins_and_ends_at_its_states(kind, trained):
+    start, end = trained
+    control = None if kind == "line" else {name: p.detach() for name, p in seeded_model(7, "batch").named_parameters()}
+    path = lrlib.StatePath(start, end, kind, control)
+    assert same(path.at(0.0), start)
+    parameters = [name for name in end if end[name].is_floating_point()]
+    assert all(torch.equal(path.at(1.0)[name], end[name]) for name in parameters)
+
+
+def test_paths_are_their_formulas():
+    a, b, c = (torch.tensor([value], dtype=torch.float64) for value in (1.0, 5.0, -3.0))
+
+    def at(kind, t):
+        return lrlib.StatePath({"w": a}, {"w": b}, kind, None if kind == "line" else {"w": c}).at(t)["w"].item()
+
+    for t in np.linspace(0, 1, 9):
+        assert at("line", t) == pytest.approx(1 + 4 * t)
+        assert at("bezier", t) == pytest.approx((1 - t) ** 2 + 2 * t * (1 - t) * -3 + 5 * t**2)
+        assert at("polygon", t) == pytest.approx(1 - 8 * t if t <= 0.5 else -3 + 8 * (2 * t - 1))
+
+
+@pytest.mark.parametrize("kind", ["bezier", "polygon"])
+def test_a_trained_path_goes_around_the_barrier_of_the_line(kind, data, trained):
+    model, positions = seeded_model(norm="batch"), np.linspace(0, 1, 11)
+    before = lrlib.copy_state(model)
+    path = lrlib.train_path(model, *trained, data, lrlib.cosine(0.1, 250), steps=250, kind=kind)
+    refresh = data.x_train
+    line, _ = lrlib.path_loss(model, lrlib.StatePath(*trained), data.x_train, data.y_train, positions, refresh=refresh)
+    curve, _ = lrlib.path_loss(model, path, data.x_train, data.y_train, positions, refresh=refresh)
+    assert same(before, model.state_dict()) and model.training
+    assert curve[[0, -1]] == pytest.approx(line[[0, -1]], rel=1e-5)
+    assert lrlib.barrier(positions, line) > 0.2
+    assert lrlib.barrier(positions, curve) < 0.4 * lrlib.barrier(positions, line)
+
+
+def test_a_path_is_trained_the_same_way_from_the_same_seed(data, trained):
+    def control(seed):
+        path = lrlib.train_path(seeded_model(norm="batch"), *trained, data, lrlib.constant(0.1), steps=5, seed=seed)
+        return path.control
+
+    assert same(control(3), control(3))
+    assert not same(control(3), control(4))
+
+
+def test_the_gradient_of_a_path_is_that_of_its_control_point(data):
+    """One step from the middle, against autograd written out for one parameter."""
+    with lrlib.seeded(0):
+        model = lrlib.mlp(64, 10)
+    start, end = lrlib.copy_state(model), {k: v + 0.1 for k, v in lrlib.copy_state(model).items()}
+    path = lrlib.train_path(model, start, end, data, lrlib.constant(0.2), steps=1, seed=4, weight_decay=0.01)
+    t = np.random.default_rng(4).uniform()
+    rows = next(lrlib.batches(len(data.x_train), 64, 1, seed=4))
+    weight = (start["1.weight"] + end["1.weight"]) / 2
+    weight.requires_grad_()
+    mixed = (1 - t) ** 2 * start["1.weight"] + 2 * t * (1 - t) * weight + t**2 * end["1.weight"]
+    bias = start["1.bias"] + 0.1 * (t * (1 - t) + t**2)
+    loss = F.cross_entropy(data.x_train[rows].flatten(1) @ mixed.T + bias, data.y_train[rows])
+    (loss + 0.005 * (mixed**2).sum()).backward()
+    expected = weight.detach() - 0.2 * weight.grad
+    torch.testing.assert_close(path.control["1.weight"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_path_that_diverges_says_so(data, trained):
+    with pytest.raises(ValueError, match="loss of the path is not finite"):
+        lrlib.train_path(seeded_model(norm="batch"), *trained, data, lrlib.exponential(10.0, 1e6), steps=50)
+
+
+def test_the_barrier_is_measured_from_the_line_between_the_ends():
+    assert lrlib.barrier([0, 0.25, 1], [2.0, 3.0, 6.0]) == pytest.approx(0.0)
+    assert lrlib.barrier([0, 0.25, 1], [2.0, 4.0, 6.0]) == pytest.approx(1.0)
+    assert lrlib.barrier([0, 0.5, 1], [2.0, 1.0, 2.0]) == 0.0

@@ -31,6 +31,7 @@ class History:
         test_loss, test_accuracy: of these evaluations, shape (E,).
         diverged_at: the step whose mini-batch loss was not finite and ended the run, or None.
         seconds: wall time of the run, evaluations included.
+        diverged_loss: that loss, inf or NaN, or None.
     """
 
     lr: np.ndarray
@@ -41,6 +42,7 @@ class History:
     test_accuracy: np.ndarray
     diverged_at: int | None
     seconds: float
+    diverged_loss: float | None = None
 
     @property
     def accuracy(self) -> float:
@@ -212,6 +214,7 @@ def train(
         test_accuracy=test_accuracy,
         diverged_at=diverged_at,
         seconds=time.perf_counter() - started,
+        diverged_loss=None if diverged_at is None else value.item(),
     )
 
 

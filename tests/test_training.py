@@ -75,7 +75,7 @@ def test_it_learns(data):
     assert history.eval_step.tolist() == [0, 100, 200, 300]
     assert history.test_accuracy[0] < 0.3 and history.accuracy > 0.85
     assert history.final_loss < history.test_loss[0]
-    assert history.diverged_at is None and len(history.loss) == 300
+    assert history.diverged_at is None and history.diverged_loss is None and len(history.loss) == 300
 
 
 def test_a_diverging_run_ends_and_says_where(data):
@@ -83,6 +83,7 @@ def test_a_diverging_run_ends_and_says_where(data):
     assert 5 < history.diverged_at < 12
     assert len(history.lr) == len(history.loss) == history.diverged_at
     assert np.isfinite(history.loss).all()
+    assert not np.isfinite(history.diverged_loss)
 
 
 def test_update_ratio_is_the_rate_times_gradient_over_weights(data):

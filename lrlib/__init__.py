@@ -57,7 +57,7 @@ from lrlib.landscape import (
 )
 from lrlib.models import PreResNet, conv_net, mlp, parameter_count
 from lrlib.plotting import COLORS, DASHES, band, dot_intervals, label_lines
-from lrlib.records import Record, load_record, measure
+from lrlib.replicas import GridResult, Stack, train_grid
 from lrlib.runtime import at_scale, device, scale_name, seeded, setup
 from lrlib.scheduler import ScheduleLR
 from lrlib.schedules import (
@@ -81,4 +81,15 @@ from lrlib.schedules import (
 from lrlib.stats import Interval, Summary, correlation, paired, summary
 from lrlib.training import History, evaluate, train
 
-__all__ = [name for name in dir() if not name.startswith("_")]
+_OF_RECORDS = ("Record", "load_record", "measure")
+
+__all__ = [name for name in dir() if not name.startswith("_")] + [*_OF_RECORDS]
+
+
+def __getattr__(name: str):
+    """The names of lrlib.records, imported when first asked for: `python -m lrlib.records` must find it unimported."""
+    if name in _OF_RECORDS:
+        from lrlib import records
+
+        return getattr(records, name)
+    raise AttributeError(f"module 'lrlib' has no attribute {name!r}")

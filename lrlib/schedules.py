@@ -313,8 +313,9 @@ def cosine_restarts(
     Raises:
         ValueError: an argument is out of its range.
 
-    Source: Loshchilov and Hutter (2017), equation 5 and section 3.
-    `torch.optim.lr_scheduler.CosineAnnealingWarmRestarts` is equal for `decay` = 1.
+    Source: Loshchilov and Hutter (2017), equation 5 and section 3; there the bounds may change from cycle to cycle.
+    `torch.optim.lr_scheduler.CosineAnnealingWarmRestarts` is equal for `decay` = 1, which is all it has. In both, a
+    cycle's last step has :math:`T_{cur} = T_i - 1`, so `eta_min` itself is never applied.
 
     Example:
         >>> cosine_restarts(1.0, T_0=2, T_mult=2)(range(6))
@@ -366,7 +367,9 @@ def cyclic(
     Raises:
         ValueError: an argument is out of its range.
 
-    Source: Smith (2017). `torch.optim.lr_scheduler.CyclicLR` is equal.
+    Source: Smith (2017). `torch.optim.lr_scheduler.CyclicLR` is equal; it also cycles momentum unless told not to, and
+    overflows after 1,024 halvings. The paper says that in "exp_range" both bounds decline; its author's code, torch
+    and this function shrink the height and keep `base_lr`.
 
     Example:
         >>> cyclic(0.0, 1.0, step_size_up=2)(range(7))
@@ -418,8 +421,9 @@ def one_cycle(
     Raises:
         ValueError: an argument is out of its range.
 
-    Source: Smith and Topin (2018). `torch.optim.lr_scheduler.OneCycleLR` is equal, where it refuses to be stepped
-    past the end and this holds the last value.
+    Source: Smith and Topin (2018), whose policy has three straight phases: up, down, and on down to almost zero; it
+    is `cyclic` and `polynomial` joined. `torch.optim.lr_scheduler.OneCycleLR` is equal by default. One step past the
+    end it extrapolates, below zero along straight lines, then refuses; this holds the last value.
 
     Example:
         >>> one_cycle(1.0, total_steps=10, pct_start=0.3, div_factor=4, final_div_factor=25)([0, 2, 9])

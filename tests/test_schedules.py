@@ -133,6 +133,148 @@ def test_one_cycle_equals_torch(peak, total, pct, div, final, anneal):
     assert_equal(lrlib.one_cycle(peak, total, pct, div, final, anneal), torch_rates(1.0, reference, total), scale=peak)
 
 
+HORIZON = 20_000  # updates of a whole run
+
+
+@pytest.mark.parametrize("mode, gamma", [("triangular", 1.0), ("triangular2", 1.0), ("exp_range", 0.9997)])
+@pytest.mark.parametrize("up", [10, 999, 2000])
+def test_cyclic_equals_torch_over_a_whole_run(mode, gamma, up):
+    def reference(optimizer):
+        return torch_lr.CyclicLR(optimizer, 1e-3, 6e-3, up, mode=mode, gamma=gamma, cycle_momentum=False)
+
+    assert_equal(lrlib.cyclic(1e-3, 6e-3, up, mode, gamma), torch_rates(1.0, reference, HORIZON), scale=6e-3)
+
+
+@pytest.mark.parametrize("anneal", ["cos", "linear"])
+@pytest.mark.parametrize("pct", [0.1, 0.3, 0.37])
+def test_one_cycle_equals_torch_over_a_whole_run(anneal, pct):
+    def reference(optimizer):
+        return torch_lr.OneCycleLR(
+            optimizer, 0.5, total_steps=HORIZON, pct_start=pct, anneal_strategy=anneal, cycle_momentum=False
+        )
+
+    schedule = lrlib.one_cycle(0.5, HORIZON, pct, anneal_strategy=anneal)
+    assert_equal(schedule, torch_rates(1.0, reference, HORIZON), scale=0.5)
+
+
+@pytest.mark.parametrize("T_0, T_mult", [(1, 1), (97, 1), (2000, 1), (1, 2), (97, 2), (1, 3)])
+def test_cosine_restarts_equal_torch_over_a_whole_run(T_0, T_mult):
+    expected = torch_rates(0.3, lambda o: torch_lr.CosineAnnealingWarmRestarts(o, T_0, T_mult, 1e-3), HORIZON)
+    assert_equal(lrlib.cosine_restarts(0.3, T_0, T_mult, 1e-3), expected, scale=0.3)
+
+
+# Where torch, the papers and lrlib differ: each test states both sides.
+
+
+def test_exp_range_shrinks_the_height_as_torch_and_not_both_bounds_as_the_paper_says():
+    gamma, steps = 0.99, np.arange(400)
+    code = lrlib.cyclic(0.1, 0.5, 20, "exp_range", gamma)(steps)
+    paper = gamma**steps * lrlib.cyclic(0.1, 0.5, 20)(steps)  # "each boundary value declines" (Smith 2017)
+    theirs = torch_rates(
+        1.0, lambda o: torch_lr.CyclicLR(o, 0.1, 0.5, 20, mode="exp_range", gamma=gamma, cycle_momentum=False), 400
+    )
+    np.testing.assert_allclose(code, theirs, rtol=1e-11)
+    assert code[360] == pytest.approx(0.1) and paper[360] == pytest.approx(0.1 * gamma**360)
+
+
+def test_torch_overflows_after_1024_halvings_where_triangular2_goes_on():
+    with pytest.raises(OverflowError):
+        torch_rates(
+            1.0, lambda o: torch_lr.CyclicLR(o, 0.1, 0.5, 1, mode="triangular2", cycle_momentum=False), 2 * 1026
+        )
+    assert lrlib.cyclic(0.1, 0.5, 1, "triangular2")(2 * 1026 + 1) == pytest.approx(0.1)
+
+
+def test_torch_cyclic_takes_over_the_momentum_unless_told_not_to():
+    for given in (0.0, 0.99):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=given)
+        torch_lr.CyclicLR(optimizer, 0.1, 0.5, 10)
+        assert optimizer.param_groups[0]["momentum"] == 0.9
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=given)
+        lrlib.ScheduleLR(optimizer, lrlib.cyclic(0.1, 0.5, 10))
+        assert optimizer.param_groups[0]["momentum"] == given
+
+
+@pytest.mark.parametrize("total, rise", [(50, 9), (1000, 300), (HORIZON, 6000)])
+def test_the_paper_has_three_straight_phases_where_torch_and_one_cycle_have_two_cosines(total, rise):
+    def reference(optimizer, three_phase, anneal):
+        return torch_lr.OneCycleLR(
+            optimizer,
+            0.5,
+            total_steps=total,
+            pct_start=(rise + 1) / total,
+            anneal_strategy=anneal,
+            three_phase=three_phase,
+            cycle_momentum=False,
+        )
+
+    low = 0.5 / 25
+    annihilation = lrlib.polynomial(low, total_iters=total - 1 - 2 * rise, end_lr=low / 1e4)
+    paper = lrlib.join([lrlib.cyclic(low, 0.5, step_size_up=rise), annihilation], [2 * rise])
+    assert_equal(paper, torch_rates(1.0, lambda o: reference(o, True, "linear"), total), scale=0.5)
+    two_phases = lrlib.one_cycle(0.5, total, pct_start=(rise + 1) / total)
+    assert_equal(two_phases, torch_rates(1.0, lambda o: reference(o, False, "cos"), total), scale=0.5)
+    assert two_phases(2 * rise) > 2 * paper(2 * rise)
+
+
+def test_one_step_past_the_end_torch_one_cycle_goes_below_zero_and_one_cycle_holds():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch_lr.OneCycleLR(optimizer, 0.1, total_steps=100, anneal_strategy="linear", cycle_momentum=False)
+    for _ in range(100):
+        optimizer.step()
+        scheduler.step()
+    assert optimizer.param_groups[0]["lr"] < 0
+    with pytest.raises(ValueError, match="total steps"):
+        scheduler.step()
+    schedule = lrlib.one_cycle(0.1, 100, anneal_strategy="linear")
+    assert schedule(100) == schedule(10_000) == schedule(99) > 0
+
+
+def test_the_momentum_of_torch_one_cycle_is_a_schedule_of_its_own():
+    total, applied = 200, []
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
+    scheduler = torch_lr.OneCycleLR(optimizer, 0.5, total_steps=total)
+    for _ in range(total):
+        applied.append(optimizer.param_groups[0]["momentum"])
+        optimizer.step()
+        scheduler.step()
+    peak = 0.3 * total - 1
+
+    def opposite(t):
+        progress = np.where(t <= peak, t / peak, 1 - (t - peak) / (total - 1 - peak))
+        return 0.95 - 0.1 * (1 - np.cos(np.pi * progress)) / 2
+
+    assert_equal(lrlib.Schedule(opposite, "opposite"), np.array(applied))
+
+
+def test_neither_torch_nor_cosine_restarts_applies_the_lowest_rate_that_the_formula_has_at_the_end_of_a_cycle():
+    lowest = 1e-3
+    theirs = torch_rates(1.0, lambda o: torch_lr.CosineAnnealingWarmRestarts(o, 10, 1, lowest), 100)
+    at_last = lowest + (1.0 - lowest) * (1 + math.cos(math.pi * 0.9)) / 2
+    assert theirs.min() == pytest.approx(at_last) and at_last > 20 * lowest
+    assert lrlib.cosine_restarts(1.0, 10, 1, lowest)(range(100)).min() == pytest.approx(at_last)
+    assert lrlib.cosine(1.0, 10, lowest)(10) == lowest
+
+
+def test_the_paper_lets_the_bounds_change_from_cycle_to_cycle_and_torch_keeps_them():
+    theirs = torch_rates(1.0, lambda o: torch_lr.CosineAnnealingWarmRestarts(o, 10, 1, 0.1), 100)
+    starts = np.arange(0, 100, 10)
+    np.testing.assert_array_equal(theirs[starts], 1.0)
+    decayed = lrlib.cosine_restarts(1.0, 10, 1, 0.1, decay=0.8)
+    np.testing.assert_allclose(decayed(starts), 0.8 ** np.arange(10), rtol=RELATIVE)
+    np.testing.assert_allclose(decayed(range(100)) / theirs, 0.8 ** np.repeat(np.arange(10), 10), rtol=1e-11)
+
+
+def test_torch_restarts_late_where_it_is_told_the_epoch_and_its_logarithm_is_rounded_down():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch_lr.CosineAnnealingWarmRestarts(optimizer, T_0=1, T_mult=3)
+    optimizer.step()
+    scheduler.step(121)  # cycles of 1, 3, 9, 27, 81 are over: the sixth begins here
+    stepped = torch_rates(1.0, lambda o: torch_lr.CosineAnnealingWarmRestarts(o, T_0=1, T_mult=3), 122)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
+    assert stepped[121] == lrlib.cosine_restarts(1.0, T_0=1, T_mult=3)(121) == 1.0
+
+
 @given(lr=rates, steps=st.integers(1, 50), start=st.floats(0.01, 1.0))
 def test_warmup_equals_torch_linear_chained_with_the_schedule(lr, steps, start):
     def reference(optimizer):

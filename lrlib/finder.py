@@ -90,7 +90,8 @@ class RangeTest:
         Args:
             rule: one of :data:`RULES`:
 
-                - "steepest": where the smoothed loss falls fastest per unit of log rate (Smith 2017; Jordan 2018).
+                - "steepest": where the smoothed loss falls fastest per unit of log rate, by lines fitted to a tenth of the
+                  curve (Smith 2017; Jordan 2018).
                 - "minimum/10": a tenth of the rate of the lowest smoothed loss (Howard and Gugger 2020).
                 - "valley": two thirds into the longest stretch of falling loss (fastai's default, after ESRI).
                 - "slide": a window slides down from the highest rate until the slope changes little (Novetta).
@@ -146,7 +147,8 @@ class RangeTest:
             raise NoSuggestion(
                 f"the curve is flat: the loss falls by {fall:.2g}, no more than its noise; raise max_lr or num_iter"
             )
-        return lr, loss
+        averaged = min(round(1 / (1 - self.smoothing)), len(lr) - MIN_POINTS)
+        return lr[averaged:], loss[averaged:]  # the first means are over too few losses
 
     def plot(self, ax: plt.Axes | None = None) -> plt.Axes:
         """The smoothed curves of all repeats, their median, and the three phases as shaded spans.
@@ -192,8 +194,12 @@ def _exponential_mean(values: np.ndarray, smoothing: float) -> np.ndarray:
 
 
 def _steepest(lr: np.ndarray, loss: np.ndarray) -> float:
-    falling = slice(0, int(loss.argmin()) + 1)
-    return float(lr[np.gradient(loss, np.log(lr))[falling].argmin()])
+    """The middle of the stretch, a tenth of the curve long, whose fitted line falls most before the lowest loss."""
+    width = max(3, len(lr) // 10)
+    log_lr = np.log(lr)
+    windows = [slice(k, k + width) for k in range(max(1, int(loss.argmin()) + 2 - width))]
+    slopes = [np.polyfit(log_lr[w], loss[w], 1)[0] for w in windows]
+    return float(np.exp(log_lr[windows[int(np.argmin(slopes))]].mean()))
 
 
 def _must_rise(lr: np.ndarray, loss: np.ndarray) -> int:
@@ -262,7 +268,7 @@ def range_test(
     batch_size: int = 64,
     accumulate: int = 1,
     autocast: torch.dtype | None = None,
-    smoothing: float = 0.9,
+    smoothing: float | None = None,
     stop_factor: float = 3.0,
     repeats: int = 5,
     reinitialize: bool = False,
@@ -291,7 +297,8 @@ def range_test(
         batch_size: for tensors; an iterable brings its own batches.
         accumulate: batches whose mean gradient makes one update, >= 1.
         autocast: compute in mixed precision of this dtype, float16 (with loss scaling) or bfloat16.
-        smoothing: weight of the past in the smoothed curve, in [0, 1).
+        smoothing: weight of the past in the smoothed curve, in [0, 1); default 1 - 10/`num_iter`, a mean over about a
+            tenth of the sweep, so that a longer test is smoothed over the same span of rates.
         stop_factor: > 0.
         repeats: sweeps, each over another order of the data (of a loader: whatever it gives next), >= 1.
         reinitialize: also draw new weights for every repeat but the first, by each submodule's `reset_parameters`.
@@ -320,7 +327,7 @@ def range_test(
     batch_size = _check.integer("batch_size", batch_size, 1)
     accumulate = _check.integer("accumulate", accumulate, 1)
     _check.choice("autocast", autocast, (None, torch.float16, torch.bfloat16))
-    smoothing = _check.within("smoothing", smoothing, 0.0, 1.0)
+    smoothing = 1 - 10 / num_iter if smoothing is None else _check.within("smoothing", smoothing, 0.0, 1.0)
     if smoothing == 1.0:
         raise ValueError(f"smoothing={smoothing!r}: must be < 1")
     stop_factor = _check.positive("stop_factor", stop_factor)

@@ -9,6 +9,7 @@ from lrlib.curvature import (
     sharpness,
 )
 from lrlib.datasets import Dataset, batches, cifar10, digits, fashion_mnist, hard_digits, mnist
+from lrlib.diagnosis import Finding, UpdateRatios, diagnose
 from lrlib.ensembles import (
     Snapshots,
     StatePath,

@@ -27,17 +27,20 @@ def loss_that_waits_to_be_killed(folder: Path):
     home, calls = os.getpid(), []
 
     def loss(logits, labels):
-        calls.append(1)
-        if os.getpid() != home and len(calls) == MIDDLE:
-            try:
-                (folder / "claimed").mkdir()
-            except FileExistsError:
-                pass
-            else:
-                (folder / "claimed" / "pid").write_text(str(os.getpid()))
-                (folder / "claimed" / "pid").rename(folder / "victim")
-                time.sleep(PATIENCE)
+        if os.getpid() != home:
+            calls.append(1)
+            if len(calls) == MIDDLE:
+                claim()
         return F.cross_entropy(logits, labels)
+
+    def claim():
+        try:
+            (folder / "claimed").mkdir()
+        except FileExistsError:
+            return
+        (folder / "claimed" / "pid").write_text(str(os.getpid()))
+        (folder / "claimed" / "pid").rename(folder / "victim")
+        time.sleep(PATIENCE)
 
     return loss
 

@@ -25,6 +25,7 @@ from lrlib.ensembles import (
     refresh_batchnorm,
     train_path,
 )
+from lrlib.images import ImageSchedule, image_schedule, scan_order
 from lrlib.invariance import (
     ExponentialEquivalent,
     TaperedExponential,

@@ -1,0 +1,239 @@
+r"""A picture as a learning-rate schedule: its pixels, read one after the other, are the rates.
+
+The algorithm is that of Jang et al. (2018). A picture of :math:`w \times h` pixels is shrunk by
+:math:`f = \sqrt{3wh/T}` to :math:`\lfloor w/f \rfloor \times \lfloor h/f \rfloor`, so that it has about :math:`T`
+values, and read row by row with red, green and blue interleaved. A value :math:`p \in [0, 1]` becomes the rate
+:math:`\eta_{min} + (\eta_{max} - \eta_{min})\,p`. As both sides are cut to whole pixels there are fewer values than
+steps; the last one is held.
+"""
+
+import os
+import warnings
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from lrlib import _check
+from lrlib.schedules import Schedule
+
+__all__ = ["ImageSchedule", "image_schedule", "scan_order"]
+
+MAX_PIXELS = 50_000_000  # of a picture before it is shrunk
+ORDERS = ("rows", "columns", "boustrophedon", "hilbert")
+
+
+class ImageSchedule(Schedule):
+    """A schedule made of pixels.
+
+    Attributes:
+        pixels: the values in [0, 1] in the order in which they are read, one a step, read-only.
+        size: width and height of the shrunk picture.
+        held_steps: how many of the `horizon` steps hold the last value.
+    """
+
+    __slots__ = ("held_steps", "pixels", "size")
+
+    def __init__(self, pixels: np.ndarray, size: tuple[int, int], num_steps: int, base_lr: float, max_lr: float):
+        pixels.flags.writeable = False
+
+        def formula(t):
+            return base_lr + (max_lr - base_lr) * pixels[np.minimum(t, len(pixels) - 1).astype(int)]
+
+        text = f"image_schedule({size[0]}x{size[1]}, num_steps={num_steps}, base_lr={base_lr:g}, max_lr={max_lr:g})"
+        super().__init__(formula, text, horizon=num_steps)
+        self.pixels, self.size, self.held_steps = pixels, size, max(0, num_steps - len(pixels))
+
+
+def image_schedule(
+    image,
+    num_steps: int,
+    base_lr: float = 1e-5,
+    max_lr: float = 1e-2,
+    *,
+    order: str = "rows",
+    grey: bool = False,
+) -> ImageSchedule:
+    r"""The pixels of a picture as rates: :math:`\eta_t = \eta_{min} + (\eta_{max} - \eta_{min})\,p_t`.
+
+    Args:
+        image: a path, a PIL image, or an array of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) of type uint8
+            (0 to 255), uint16 (0 to 65,535), bool, or floating (0 to 1). Palettes are looked up, transparent pixels
+            laid on white, 16 bits kept in full until the picture is shrunk, and one channel becomes three equal ones.
+        num_steps: the length :math:`T` of the run, between 1 and the number of values of the picture.
+        base_lr: the rate of a black pixel, >= 0.
+        max_lr: the rate of a white pixel, >= `base_lr`.
+        order: "rows"; "columns"; "boustrophedon", rows read to and fro; "hilbert", along a Hilbert curve through the
+            enclosing square (see :func:`scan_order`).
+        grey: read one value a pixel, its luminance (ITU-R 601), with :math:`f = \sqrt{wh/T}`.
+
+    Returns:
+        A schedule that also tells its `pixels`, the `size` of the shrunk picture and its `held_steps`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not a picture or is cut off, the picture is empty, has more than 50 million pixels
+            (said from its header, before it is decoded) or fewer values than `num_steps`, an array has a wrong shape
+            or values that are not finite or out of their range, or a rate is out of its range.
+        TypeError: the argument is no picture at all, or an array of another type.
+
+    Source: Jang et al. (2018). Their line ``im.resize(size)`` picked the nearest pixel in the Pillow of the time; since
+    Pillow 7 the same line, and this function, interpolates (bicubic).
+
+    Example:
+        >>> picture = np.linspace(0, 1, 12).reshape(3, 4)
+        >>> schedule = image_schedule(picture, num_steps=36, base_lr=0.0, max_lr=1.0)
+        >>> schedule([0, 3, 35]).round(2)
+        array([0.  , 0.09, 1.  ])
+        >>> image_schedule(picture, num_steps=30).held_steps
+        12
+    """
+    num_steps = _check.integer("num_steps", num_steps, 1)
+    base_lr = _check.nonnegative("base_lr", base_lr)
+    max_lr = _check.nonnegative("max_lr", max_lr)
+    if max_lr < base_lr:
+        raise ValueError(f"max_lr={max_lr!r}: must be >= base_lr={base_lr!r}")
+    _check.choice("order", order, ORDERS)
+    channels = _planes(image)
+    if grey:
+        channels = [_luminance(channels)]
+    width, height = channels[0].size
+    if width * height * len(channels) < num_steps:
+        raise ValueError(
+            f"image: has {width} x {height} pixels of {len(channels)} values, must have at least num_steps={num_steps!r}"
+        )
+    factor = np.sqrt(width * height * len(channels) / num_steps)
+    size = int(width / factor), int(height / factor)
+    if min(size) < 1:
+        raise ValueError(f"image: {width} x {height} shrinks to nothing for num_steps={num_steps!r}; it is too narrow")
+    values = np.stack([_as_unit(plane.resize(size)) for plane in channels], axis=-1)
+    rows, columns = scan_order(size, order)
+    return ImageSchedule(values[rows, columns].ravel(), size, num_steps, base_lr, max_lr)
+
+
+def scan_order(size: tuple[int, int], order: str = "rows") -> tuple[np.ndarray, np.ndarray]:
+    """The rows and the columns of a picture's pixels in the order in which they are read.
+
+    Args:
+        size: width and height, >= 1.
+        order: as for :func:`image_schedule`. The Hilbert curve is that of the smallest enclosing square with a power of
+            two as its side; what lies outside the picture is left out, so that it jumps where the picture is no such
+            square.
+
+    Raises:
+        ValueError: a side is < 1 or the order is unknown.
+
+    Example:
+        >>> scan_order((2, 2), "boustrophedon")
+        (array([0, 0, 1, 1]), array([0, 1, 1, 0]))
+    """
+    width, height = (_check.integer(f"size[{k}]", side, 1) for k, side in enumerate(size))
+    _check.choice("order", order, ORDERS)
+    rows, columns = (grid.ravel() for grid in np.indices((height, width)))
+    if order == "columns":
+        key = columns * height + rows
+    elif order == "boustrophedon":
+        key = rows * width + np.where(rows % 2, width - 1 - columns, columns)
+    elif order == "hilbert":
+        key = _hilbert_index(columns, rows, max(width, height))
+    else:
+        return rows, columns
+    sequence = np.argsort(key)
+    return rows[sequence], columns[sequence]
+
+
+def _hilbert_index(x: np.ndarray, y: np.ndarray, side: int) -> np.ndarray:
+    """Where (x, y) comes on the Hilbert curve, quadrant by quadrant from the largest (Wikipedia's xy2d, vectorised)."""
+    x, y, index = x.copy(), y.copy(), np.zeros_like(x)
+    half = 1 << max(0, (side - 1).bit_length() - 1)
+    while half:
+        right, lower = (x & half) > 0, (y & half) > 0
+        index += half * half * ((3 * right) ^ lower)
+        turn, flip = ~lower, ~lower & right
+        x, y = np.where(flip, 2 * half - 1 - (x & (2 * half - 1)), x), np.where(flip, 2 * half - 1 - (y & (2 * half - 1)), y)
+        x, y = np.where(turn, y, x), np.where(turn, x, y)
+        half //= 2
+    return index
+
+
+def _planes(image) -> list[Image.Image]:
+    """Three one-channel pictures, red, green and blue, of mode "L", or "F" with values in [0, 1]."""
+    if isinstance(image, str | os.PathLike):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            try:
+                picture = Image.open(image)
+            except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+                raise ValueError(f"image={os.fspath(image)!r}: is not a picture that can be read ({error})") from error
+        with picture:
+            return _planes_of_picture(picture, f"image={os.fspath(image)!r}")
+    if isinstance(image, Image.Image):
+        return _planes_of_picture(image, "image")
+    if isinstance(image, np.ndarray):
+        return _planes_of_array(image)
+    raise TypeError(f"image: is a {type(image).__name__}, must be a path, a PIL image or a NumPy array")
+
+
+def _planes_of_picture(picture: Image.Image, name: str) -> list[Image.Image]:
+    width, height = picture.size
+    if width * height == 0:
+        raise ValueError(f"{name}: is empty ({width} x {height} pixels)")
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{name}: has {width} x {height} pixels, must have at most {MAX_PIXELS:,}")
+    try:
+        picture.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{name}: is cut off or damaged ({error})") from error
+    if picture.mode.startswith("I;16"):
+        return _planes_of_array(np.asarray(picture).astype(np.uint16))
+    if picture.mode == "I":  # PIL's mode for 16-bit PNG in older files
+        return _planes_of_array(np.asarray(picture).clip(0, 65_535).astype(np.uint16))
+    if picture.mode == "F":
+        return _planes_of_array(np.asarray(picture))
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    return list(picture.convert("RGB").split())
+
+
+def _planes_of_array(array: np.ndarray) -> list[Image.Image]:
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
+        raise ValueError(f"image: has shape {array.shape}, must be (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)")
+    if 0 in array.shape:
+        raise ValueError(f"image: is empty, of shape {array.shape}")
+    if array.shape[0] * array.shape[1] > MAX_PIXELS:
+        raise ValueError(f"image: has {array.shape[1]} x {array.shape[0]} pixels, must have at most {MAX_PIXELS:,}")
+    if array.dtype == bool:
+        values = array.astype(np.float32)
+    elif array.dtype == np.uint8:
+        if array.shape[2] < 4:
+            return [Image.fromarray(np.ascontiguousarray(array[..., k % array.shape[2]])) for k in range(3)]
+        values = array.astype(np.float32) / 255
+    elif array.dtype == np.uint16:
+        values = array.astype(np.float32) / 65_535
+    elif array.dtype.kind == "f":
+        values = array.astype(np.float32)
+        if not np.isfinite(values).all():
+            raise ValueError("image: holds NaN or infinite values, must be finite")
+        if values.min() < 0 or values.max() > 1:
+            raise ValueError(f"image: has values from {values.min():g} to {values.max():g}, floats must be in [0, 1]")
+    else:
+        raise TypeError(f"image: is of type {array.dtype}, must be uint8, uint16, bool or floating")
+    if values.shape[2] == 4:
+        alpha = values[..., 3:]
+        values = values[..., :3] * alpha + (1 - alpha)
+    return [Image.fromarray(np.ascontiguousarray(values[..., k % values.shape[2]])) for k in range(3)]
+
+
+def _luminance(channels: list[Image.Image]) -> Image.Image:
+    if channels[0].mode == "L":
+        return Image.merge("RGB", channels).convert("L")
+    red, green, blue = (np.asarray(channel) for channel in channels)
+    return Image.fromarray(0.299 * red + 0.587 * green + 0.114 * blue)
+
+
+def _as_unit(plane: Image.Image) -> np.ndarray:
+    values = np.asarray(plane, dtype=np.float64)
+    return values / 255 if plane.mode == "L" else values.clip(0.0, 1.0)

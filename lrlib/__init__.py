@@ -1,6 +1,6 @@
 """lrlib: learning rates for neural networks, as pure schedules, one training loop, and measurements."""
 
-from lrlib.adaptive import Adadelta, Adagrad, Adam, FTRLProximal, Hypergradient, Parabola, RMSprop
+from lrlib.adaptive import Adadelta, Adagrad, Adam, FTRLProximal, HillClimb, Hypergradient, Parabola, RMSprop
 from lrlib.claims import CLAIMS, Verdict, settle
 from lrlib.curvature import (
     adaptive_sharpness,

@@ -13,7 +13,7 @@ import torch
 
 from lrlib import _check
 
-__all__ = ["Adagrad", "RMSprop", "Adadelta", "Adam", "FTRLProximal", "Parabola", "Hypergradient"]
+__all__ = ["Adagrad", "RMSprop", "Adadelta", "Adam", "FTRLProximal", "Parabola", "Hypergradient", "HillClimb"]
 
 
 def _below_one(name: str, value) -> float:
@@ -407,3 +407,168 @@ class Hypergradient(_Adaptive):
         for p in moving:
             self.state[p]["last"] = p.grad.clone()
             p.sub_(p.grad, alpha=group["lr"])
+
+
+class HillClimb(torch.optim.Optimizer):
+    r"""Gradient descent whose rate climbs downhill: it is raised or lowered, whichever lowers the mini-batch loss more.
+
+    With the smoothed gradient :math:`d_t = s\, d_{t-1} + (1 - s)\, g_t`, :math:`d_{-1} = 0`, step t compares the loss
+    of the same mini-batch at the two points that a larger and a smaller rate lead to, and goes to the better one:
+
+    .. math:: \eta_t = \eta_{t-1} (1 + \epsilon) \text{ if } L(\theta_t - \eta_{t-1} (1 + \epsilon)\, d_t)
+        < L(\theta_t - \eta_{t-1} (1 - \epsilon)\, d_t), \text{ else } \eta_{t-1} (1 - \epsilon),
+        \qquad \theta_{t+1} = \theta_t - \eta_t\, d_t .
+
+    Two forward passes more than gradient descent, at every step that tunes. Layers that change in a forward pass, such
+    as BatchNorm, count these passes too.
+
+    **A stack of replicas.** With a vector of R rates, for parameters of shape (R, ...) such as those of a
+    :class:`~lrlib.Stack`, the closure returns R losses and every replica tunes its own rate.
+
+    Args:
+        params: parameters, or dicts of parameter groups with their own `lr`; all groups rise or fall together.
+        lr: the rate to begin with, > 0, or a tensor of R of them.
+        step_size: :math:`\epsilon`, the relative change of the rate, in (0, 1).
+        every: tune at every so many steps, >= 1, beginning with the first.
+        smoothing: s in [0, 1), the weight of the past in the direction.
+        tune_smoothing: also tune s, after the rate and in the same way: 1 - s is raised or lowered, and stays in
+            [`step_size`/100, 1]. Two more forward passes.
+
+    Raises:
+        TypeError: a setting is of a wrong type.
+        ValueError: a setting is out of its range.
+
+    Source: the blog post *A hill-climbing learning rate*, and the smoothing that it mentions.
+
+    Example:
+        >>> theta = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> optimizer = HillClimb([theta], lr=0.1, smoothing=0.0)
+        >>> def closure():
+        ...     return theta.square().sum()
+        >>> for _ in range(2):
+        ...     optimizer.zero_grad()
+        ...     closure().backward()
+        ...     optimizer.step(closure)
+        >>> round(optimizer.param_groups[0]["lr"], 6)  # the best rate here is 0.5
+        0.10201
+    """
+
+    needs_closure = True
+
+    def __init__(
+        self,
+        params,
+        lr: float | torch.Tensor = 1e-3,
+        step_size: float = 0.01,
+        every: int = 1,
+        smoothing: float = 0.9,
+        tune_smoothing: bool = False,
+    ):
+        _check.positive("step_size", step_size)
+        _below_one("step_size", step_size)
+        _below_one("smoothing", smoothing)
+        _check.integer("every", every, 1)
+        if not isinstance(tune_smoothing, bool):
+            raise TypeError(f"tune_smoothing={tune_smoothing!r}: must be True or False")
+        self._step_size, self._every, self._tune_smoothing = step_size, every, tune_smoothing
+        super().__init__(params, {"lr": lr, "smoothing": smoothing, "steps": 0})
+
+    def add_param_group(self, param_group: dict) -> None:
+        lr = param_group.get("lr", self.defaults["lr"])
+        if isinstance(lr, torch.Tensor):
+            if lr.ndim != 1 or not ((lr > 0) & lr.isfinite()).all():
+                raise ValueError(f"lr={lr!r}: must be finite and > 0, a number or a vector")
+            for p in param_group["params"] if isinstance(param_group["params"], list | tuple) else ():
+                if p.shape[:1] != lr.shape:
+                    raise ValueError(f"lr: has {len(lr)} rates, must be as many as parameters of shape {p.shape} stack")
+            param_group = param_group | {"lr": lr.double()}
+        else:
+            _check.positive("lr", lr)
+        super().add_param_group(param_group)
+
+    @torch.no_grad()
+    def step(self, closure: Callable | None = None) -> None:
+        """Update the parameters from their gradients, and tune the rate.
+
+        Args:
+            closure: computes the loss of the same mini-batch anew, without gradients: it is called where they are
+                switched off, so a closure that also calls ``backward()`` must do so only
+                ``if torch.is_grad_enabled()``. It may clear the gradients.
+
+        Raises:
+            ValueError: there is no closure.
+            RuntimeError: a gradient is sparse or complex. Before either, no weight has changed; nor where the closure
+                raises an error.
+        """
+        if not callable(closure):
+            raise ValueError(f"closure={closure!r}: must be a function that computes the loss of the mini-batch")
+        moves = []  # parameter, its value, gradient, past direction, group
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if p.grad.layout != torch.strided or p.grad.is_complex():
+                    raise RuntimeError(
+                        f"HillClimb: the gradient of a parameter of shape {tuple(p.shape)} is {p.grad.layout}, "
+                        f"{p.grad.dtype}; must be dense and real"
+                    )
+                past = self.state[p].get("direction", torch.zeros_like(p))
+                moves.append((p, p.clone(), p.grad.clone(), past, group))
+
+        def direction(g, past, smoothing):
+            s = _like(smoothing, g)
+            return past * s + g * (1 - s)
+
+        def go(rate_factor, smoothings) -> None:
+            for p, value, g, past, group in moves:
+                rate = _like(group["lr"] * rate_factor, p)
+                p.copy_(value - rate * direction(g, past, smoothings[id(group)]))
+
+        def better(first, second):
+            """Whether the first point has the lower loss, of a stack for every replica."""
+            go(*first)
+            loss = closure()
+            go(*second)
+            found = loss < closure()
+            return found if found.ndim else bool(found)
+
+        smoothings = {id(group): group["smoothing"] for group in self.param_groups}
+        factor = 1.0
+        try:
+            if self.param_groups[0]["steps"] % self._every == 0:
+                up, down = 1 + self._step_size, 1 - self._step_size
+                factor = _where(better((up, smoothings), (down, smoothings)), up, down)
+                if self._tune_smoothing:
+                    more, less = (
+                        {key: 1 - _clamp((1 - s) * f, self._step_size / 100, 1.0) for key, s in smoothings.items()}
+                        for f in (up, down)
+                    )
+                    found = better((factor, more), (factor, less))
+                    smoothings = {key: _where(found, more[key], less[key]) for key in smoothings}
+        except BaseException:
+            for p, value, *_ in moves:
+                p.copy_(value)
+            raise
+        go(factor, smoothings)
+        for p, _, g, past, group in moves:
+            self.state[p]["direction"] = direction(g, past, smoothings[id(group)])
+        for group in self.param_groups:
+            group["lr"] = group["lr"] * factor
+            group["smoothing"] = smoothings[id(group)]
+            group["steps"] += 1
+
+
+def _like(value, p: torch.Tensor):
+    """A number as it is; one number a replica in the shape and type of their stacked parameter."""
+    return value.to(p).view(-1, *[1] * (p.ndim - 1)) if isinstance(value, torch.Tensor) else value
+
+
+def _where(found, a, b):
+    if not isinstance(found, torch.Tensor):
+        return a if found else b
+    a, b = (torch.as_tensor(value, dtype=torch.float64, device=found.device) for value in (a, b))
+    return torch.where(found, a, b)
+
+
+def _clamp(value, low: float, high: float):
+    return value.clamp(low, high) if isinstance(value, torch.Tensor) else min(max(value, low), high)

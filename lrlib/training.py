@@ -178,7 +178,8 @@ def train(
             def closure(x=x, y=y):
                 optimizer.zero_grad()
                 value = loss(model(x), y)
-                value.backward()
+                if torch.is_grad_enabled():
+                    value.backward()
                 return value
 
             value = closure()

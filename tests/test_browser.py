@@ -1,0 +1,163 @@
+"""The built book in a headless Chromium: every page loads cleanly from disk, fits a phone, and passes axe-core.
+
+Each page is visited once, in several tabs at a time. Screenshots of every page lie in _build/screenshots afterwards.
+"""
+
+import asyncio
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HTML = ROOT / "_build" / "html"
+SHOTS = ROOT / "_build" / "screenshots"
+BUILT = ROOT / "_build" / ".fingerprint"  # written last by tools/build.py
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PLACES = [f"/Applications/{name}.app/Contents/MacOS/{name}" for name in ("Google Chrome", "Chromium")]
+CHROMIUM = next(filter(None, [*map(shutil.which, NAMES), *(place for place in PLACES if Path(place).exists())]), None)
+TABS = 2
+NARROW_RULES = ["color-contrast", "link-in-text-block", "scrollable-region-focusable"]
+WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+TALLEST = 6_000  # pixels of a page in its screenshot
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None,
+    reason="no Chromium: `apt-get install chromium` (Debian, Ubuntu) or install Google Chrome to run them",
+)
+
+# One element of each look is enough for axe-core, which is slow: a token's class fixes its colour, and MathJax's glyphs
+# take the colour of the text around them.
+THIN_OUT = """() => {
+  const seen = new Set();
+  for (const token of document.querySelectorAll(".highlight pre span")) {
+    if (token.id || token.children.length) continue;
+    if (seen.has(token.className)) token.replaceWith(token.textContent);
+    else seen.add(token.className);
+  }
+  [...document.querySelectorAll("mjx-container")].slice(1).forEach((formula) => formula.replaceChildren());
+  const still = document.createElement("style");
+  still.textContent = "*, ::before, ::after { transition: none !important; animation: none !important; }";
+  document.head.append(still);
+}"""
+AXE = "(rules) => axe.run(document, {resultTypes: ['violations'], preload: false, iframes: false, ...rules})"
+WIDER = """() => document.documentElement.scrollWidth <= innerWidth ? null : [...document.querySelectorAll("main *")]
+  .filter((e) => e.getBoundingClientRect().right > innerWidth + 1).slice(0, 5).map((e) => e.outerHTML.slice(0, 120))"""
+
+
+def built_book() -> Path:
+    """The folder of the pages, built if it is not there or older than a source."""
+    sources = [ROOT / "_config.yml", ROOT / "_toc.yml", *(ROOT / "tools").glob("b*.py"), *(ROOT / "book").rglob("*")]
+    sources = [path for path in sources if path.is_file()]
+    if not BUILT.exists() or BUILT.stat().st_mtime < max(path.stat().st_mtime for path in sources):
+        done = subprocess.run([sys.executable, "tools/build.py"], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return HTML
+
+
+def serious(result: dict) -> list[str]:
+    """What axe-core found of serious or critical impact, a line each."""
+    return [
+        f"{rule['id']} ({len(rule['nodes'])}x): {node['html'][:120]} {node['failureSummary'][:200]}"
+        for rule in result["violations"]
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"][:2]
+    ]
+
+
+async def visit(browser, path: Path, root: Path, axe: str) -> dict[str, list[str]]:
+    """Load a page as a reader does, in both themes and widths, and note what is wrong with it."""
+    name = path.relative_to(root).as_posix()
+    context = await browser.new_context(viewport=WIDE, color_scheme="light")
+    page = await context.new_page()
+    noise, foreign, wide, flaws = [], [], [], []
+    page.on("console", lambda message: noise.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: noise.append(str(error)))
+    page.on("requestfailed", lambda request: noise.append(f"failed: {request.url}"))
+    page.on("request", lambda request: foreign.append(request.url) if request.url.startswith(("http", "ws")) else None)
+    await page.goto(path.as_uri())
+    await page.wait_for_load_state("load")
+    await page.evaluate("async () => { if (window.MathJax) await MathJax.startup.promise; }")
+
+    for size in (WIDE, PHONE):
+        await page.set_viewport_size(size)
+        found = await page.evaluate(WIDER)
+        if found is not None:
+            wide.append(f"{name} at {size['width']} px: {found}")
+        height = min(TALLEST, await page.evaluate("document.documentElement.scrollHeight"))
+        await page.set_viewport_size({**size, "height": height})
+        for theme in ("light", "dark"):
+            await page.emulate_media(color_scheme=theme)
+            if root == HTML:
+                target = SHOTS / f"{name.removesuffix('.html').replace('/', '-')}-{size['width']}-{theme}.jpg"
+                await page.screenshot(path=target, type="jpeg", quality=60)
+    await page.evaluate(axe)
+    await page.evaluate(THIN_OUT)
+    for theme, size, rules in (("light", PHONE, {"runOnly": NARROW_RULES}), ("dark", WIDE, {})):
+        await page.emulate_media(color_scheme=theme)
+        await page.set_viewport_size(size)
+        found = await page.evaluate(AXE, rules)
+        flaws += [f"{name} in {theme} at {size['width']} px: {flaw}" for flaw in serious(found)]
+    await context.close()
+    return {"noise": [f"{name}: {text}" for text in noise], "foreign": foreign, "wide": wide, "flaws": flaws}
+
+
+async def visit_all(paths: list[Path], root: Path) -> dict[str, list[str]]:
+    import axe_playwright_python
+    from playwright.async_api import async_playwright
+
+    axe = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        tabs = asyncio.Semaphore(TABS)
+
+        async def one(path):
+            async with tabs:
+                return await visit(browser, path, root, axe)
+
+        reports = await asyncio.gather(*map(one, paths))
+        await browser.close()
+    return {key: [line for report in reports for line in report[key]] for key in reports[0]}
+
+
+@pytest.fixture(scope="module")
+def report():
+    pages = sorted(path for path in built_book().rglob("*.html") if "_static" not in path.parts)
+    pages.remove(HTML / "index.html")  # sends the reader on to book/index.html
+    shutil.rmtree(SHOTS, ignore_errors=True)
+    SHOTS.mkdir(parents=True)
+    return asyncio.run(visit_all(pages, HTML))
+
+
+def test_no_page_complains_on_the_console(report):
+    assert not report["noise"], "\n".join(report["noise"])
+
+
+def test_no_page_asks_another_host_for_anything(report):
+    assert not report["foreign"], "\n".join(report["foreign"])
+
+
+def test_no_page_scrolls_sideways(report):
+    assert not report["wide"], "\n".join(report["wide"])
+
+
+def test_axe_core_finds_no_serious_violation_in_light_and_dark(report):
+    assert not report["flaws"], "\n".join(report["flaws"])
+
+
+BAD_PAGE = """<!DOCTYPE html><html lang="en"><head><title>Bad</title></head><body><main>
+<p style="color: #ccc; background: #fff">Too faint to read</p><div style="width: 2000px">wide</div>
+<img src="missing.png" alt=""><img src="https://example.org/x.png" alt=""><script>undefinedFunction()</script>
+</main></body></html>"""
+
+
+def test_a_bad_page_is_found_out(tmp_path):
+    (tmp_path / "bad.html").write_text(BAD_PAGE, encoding="utf-8")
+    report = asyncio.run(visit_all([tmp_path / "bad.html"], tmp_path))
+    assert any("undefinedFunction" in line for line in report["noise"])
+    assert any("missing.png" in line for line in report["noise"])
+    assert report["foreign"] == ["https://example.org/x.png"]
+    assert len(report["wide"]) == 2
+    assert sum("color-contrast" in line for line in report["flaws"]) == 2

@@ -272,11 +272,12 @@ def _progress(history: History) -> Finding | None:
 
 def _batchnorm(history: History) -> Finding | None:
     end = history.loss[-max(5, len(history.loss) // 20) :].mean()
+    start, test, accuracy = history.loss[0], history.final_loss, history.accuracy
     expected = math.exp(-end)  # the geometric mean of the probability of the right label
-    if expected > 0.5 and history.final_loss > history.loss[0] and history.accuracy < 0.6 * expected:
+    if end < LEARNED * start and (test > SPIKE * start or (test > start and accuracy < 0.6 * expected)):
         evidence = (
-            f"the training loss is {end:.2g}, that of evaluation {history.final_loss:.3g}, more than at the start, "
-            f"with an accuracy of {history.accuracy:.2f}"
+            f"the training loss is {end:.2g}, that of evaluation {test:.3g}, more than the {start:.3g} of the start, "
+            f"with an accuracy of {accuracy:.2f}"
         )
         advice = (
             "evaluate the training set too; if that is as bad, BatchNorm's running statistics are stale: "

@@ -78,6 +78,9 @@ def main():
             ("conv net of width 8, 512 digits", lrlib.conv_net(8), (x, y), ">= 1"),
             ("PreResNet-8 of width 16, 512 digits", lrlib.PreResNet(8, 16, in_channels=1), (x, y), ">= 1"),
         ]
+        for _, model, _, _ in networks:  # the package divides by the norm of a bias, which is 0 in a fresh norm layer
+            for p in model.parameters():
+                p.data.add_(torch.randn_like(p), alpha=0.01)
     print(f"planes of {STEPS} x {STEPS} points, {THREADS} threads, float32, fastest of {REPEATS} alternating runs")
     if loss_landscapes is None:
         print("loss-landscapes is not installed (pip install loss-landscapes==3.0.6): no comparison")

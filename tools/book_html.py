@@ -1,7 +1,7 @@
 """A small Sphinx extension: takes out of every page what the book does not use or what its readers cannot use.
 
-Jupyter Book always adds Thebe's scripts, twice, so that every page begins with an error on the console; this book has no
-Thebe. And docutils gives bibliographies roles that ARIA does not allow there, so that screen readers lose the list.
+Jupyter Book always adds Thebe's scripts, twice, so that every page begins with an error on the console; this book has
+no Thebe. And docutils gives bibliographies roles that ARIA does not allow there, so that screen readers lose the list.
 """
 
 ROLES = (' role="list" class="citation-list"', ' class="citation-list"'), (' role="doc-biblioentry"', "")

@@ -29,7 +29,8 @@ CANONICAL = re.compile(r"""rel\s*=\s*["'](?:canonical|license)["']""")
 
 def fingerprint() -> str:
     """A hash of everything that concerns all pages."""
-    names = ["_config.yml", "_toc.yml", "requirements.lock", "book/references.bib", "tools/build.py", "tools/book_html.py"]
+    names = ["_config.yml", "_toc.yml", "requirements.lock", "book/references.bib"]
+    names += ["tools/build.py", "tools/book_html.py"]
     files = [ROOT / name for name in names] + sorted((ROOT / "book" / "_static").rglob("*"))
     digest = hashlib.sha256(str(ROOT).encode())
     for file in files:

@@ -1,0 +1,324 @@
+"""The explorers in a headless Chromium: their formulas against lrlib, and what they do under mouse and keyboard."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from browser import LAUNCH, ROOT, built_book, needs_chromium
+from PIL import Image
+
+import lrlib
+from lrlib import finder, quadratic
+
+pytestmark = needs_chromium
+
+SCRIPTS = sorted((ROOT / "book" / "_static" / "explorers").glob("*.js"))
+NAMES = ("quadratic", "momentum", "schedules", "range_test", "exponential", "scanner")
+CLOSE = {"rtol": 1e-9, "atol": 1e-12}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(**LAUNCH)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def url():
+    return (built_book() / "book" / "explorers.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def page(browser, url):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(url)
+    page.wait_for_function(f"document.querySelectorAll('.lr-explorer[data-live] .lr-readout').length === {len(NAMES)}")
+    return page
+
+
+def call(page, explorer, formula, cases):
+    """The formula's values for a list of argument lists, in one trip to the browser."""
+    return page.evaluate(f"(cases) => cases.map((c) => LR.formulas.{explorer}.{formula}(...c))", cases)
+
+
+@pytest.fixture
+def draw():
+    return np.random.default_rng(0)
+
+
+# Formulas ------------------------------------------------------------------------------------------------------------
+
+
+def test_quadratic_is_lrlibs(page, draw):
+    curvatures = np.sort(draw.uniform(0.05, 20, (100, 2))).tolist()
+    cases = [[*pair, draw.normal(size=2).tolist(), draw.uniform(0, 0.3)] for pair in curvatures]
+    for case, path in zip(cases, call(page, "quadratic", "path", [[*case, 60] for case in cases]), strict=True):
+        low, high, start, rate = case
+        expected = quadratic.descend(np.diag([low, high]), start, rate, 60)
+        np.testing.assert_allclose(np.array(path, float), expected, rtol=1e-9)
+    bests = call(page, "quadratic", "best", [case[:2] for case in cases])
+    np.testing.assert_allclose(bests, [quadratic.best_rate(*case[:2]) for case in cases], **CLOSE)
+
+
+def test_momentum_is_lrlibs(page, draw):
+    cases = draw.uniform([0, 0], [4.4, 1], (500, 2)).tolist()
+    radii = call(page, "momentum", "radius", cases)
+    np.testing.assert_allclose(radii, quadratic.spectral_radius(*np.transpose(cases)), **CLOSE)
+    paths = call(page, "momentum", "path", [[1.5, *case, 80] for case in cases[:100]])
+    for (rate, momentum), path in zip(cases, paths, strict=False):
+        expected = quadratic.descend([[1.5]], [1.0], rate, 80, momentum)[:, 0]
+        np.testing.assert_allclose(np.array(path, float), expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+    curvatures = [sorted(draw.uniform(0.01, 10, 2)) for _ in range(50)]
+    bests = call(page, "momentum", "best", curvatures)
+    np.testing.assert_allclose(bests, [quadratic.best_momentum(*pair) for pair in curvatures], **CLOSE)
+
+
+def drawn_values(parameters: dict, draw) -> dict:
+    """A setting of every control of a schedule, as a reader could make it."""
+    values = {}
+    for name, spec in parameters.items():
+        if "choices" in spec:
+            values[name] = str(draw.choice([key for key, _ in spec["choices"]]))
+        elif spec.get("log"):
+            values[name] = float(f"{spec['min'] * (spec['max'] / spec['min']) ** draw.uniform():.3g}")
+        elif spec.get("ofPeak"):
+            values[name] = float(f"{draw.integers(0, 101) / 100 * values['lr']:.3g}")
+        else:
+            stops = round((spec["max"] - spec["min"]) / spec["step"])
+            value = round(spec["min"] + int(draw.integers(0, stops + 1)) * spec["step"], 10)
+            values[name] = int(value) if float(value).is_integer() else value
+    return values
+
+
+def torch_rates(code: str, count: int) -> list[float]:
+    """The rates that the PyTorch lines apply."""
+    names = {"torch": torch, "math": math, "model": torch.nn.Linear(1, 1)}
+    exec(code, names)
+    rates = []
+    for _ in range(count):
+        rates.append(names["optimizer"].param_groups[0]["lr"])
+        names["optimizer"].step()
+        names["scheduler"].step()
+    return rates
+
+
+def test_schedules_and_both_their_lines_are_the_curve(page, draw):
+    specs = page.evaluate("LR.formulas.schedules.parameters")
+    assert len(specs) == 13
+    cases = [[name, drawn_values(spec, draw), 301] for name, spec in specs.items() for _ in range(12)]
+    for (name, values, count), made in zip(cases, call(page, "schedules", "make", cases), strict=True):
+        scale = max(made["rates"])
+        lrlib_rates = eval(made["lrlib"], {"lrlib": lrlib})(np.arange(count))
+        np.testing.assert_allclose(made["rates"], lrlib_rates, rtol=1e-9, atol=1e-12 * scale, err_msg=made["lrlib"])
+        until = count if made["end"] is None else min(count, made["end"] + 1)
+        by_torch = torch_rates(made["torch"], until)
+        np.testing.assert_allclose(made["rates"][:until], by_torch, rtol=1e-9, atol=1e-9 * scale, err_msg=made["torch"])
+
+
+def test_range_test_rules_are_lrlibs(page):
+    tests = page.evaluate("LR.rangeTests")
+    rules = page.evaluate("LR.formulas.range_test.rules")
+    assert rules == list(finder.RULES)
+    answered = refused = 0
+    for k, test in enumerate(tests):
+        loss = np.array([[math.nan if x is None else x for x in run] for run in test["loss"]])
+        for s in np.linspace(0, 0.98, 50).round(2).tolist():
+            curves = finder.RangeTest(np.array(test["lr"]), loss, np.array(test["initial_loss"]), s)
+            told = page.evaluate(
+                "([k, s]) => LR.formulas.range_test.rules.map("
+                "(rule) => LR.formulas.range_test.suggest(LR.rangeTests[k], s, rule))",
+                [k, s],
+            )
+            for rule, here in zip(rules, told, strict=True):
+                try:
+                    there = curves.suggest(rule)
+                except finder.NoSuggestion:
+                    assert here["reason"], (test["name"], s, rule)
+                    refused += 1
+                else:
+                    values = [here["lr"], here["low"], here["high"], here["n"]]
+                    np.testing.assert_allclose(values, [there.lr, there.low, there.high, there.n], **CLOSE)
+                    answered += 1
+    assert answered > 300 and refused > 50
+
+
+def test_exponential_is_lrlibs_and_its_runs_are_torchs(page, draw):
+    cases = [[10 ** draw.uniform(-2, 0), 10 ** draw.uniform(-4, -0.3), draw.uniform(0, 0.95)] for _ in range(300)]
+    told = page.evaluate(
+        """(cases) => cases.map((c) => LR.formulas.exponential.equivalent(...c)).map(
+             (e) => e && [e.alpha, e.growth, e.initialMomentum, e.rate(0), e.rate(1), e.rate(400)])""",
+        cases,
+    )
+    refused = 0
+    for case, here in zip(cases, told, strict=True):
+        try:
+            there = lrlib.exponential_equivalent(*case)
+        except ValueError:
+            assert here is None
+            refused += 1
+        else:
+            expected = [there.alpha, there.growth, there.initial_momentum, *there.schedule([0, 1, 400])]
+            np.testing.assert_allclose(np.array(here, float), expected, **CLOSE)
+    assert 20 < refused < 280
+
+    lr, decay, momentum = 0.1, 0.02, 0.8
+    same = lrlib.exponential_equivalent(lr, decay, momentum)
+    runs = page.evaluate(
+        """([lr, decay, momentum]) => {
+          const f = LR.formulas.exponential, same = f.equivalent(lr, decay, momentum);
+          return [f.run(() => lr, decay, momentum, 0, 60), f.run(same.rate, 0, momentum, same.initialMomentum, 60)];
+        }""",
+        [lr, decay, momentum],
+    )
+    for run, schedule, weight_decay, factor in zip(
+        runs, (lrlib.constant(lr), same.schedule), (decay, 0.0), (0.0, same.initial_momentum), strict=True
+    ):
+        theta = torch.nn.Parameter(torch.tensor([1.0, 0.2], dtype=torch.float64))
+        optimizer = torch.optim.SGD([theta], lr=lr, momentum=momentum, weight_decay=weight_decay)
+        lrlib.shift_momentum(optimizer, factor)
+        scheduler = lrlib.ScheduleLR(optimizer, schedule)
+        for t in range(60):
+            np.testing.assert_allclose(run[t], theta.detach().numpy(), rtol=1e-8)
+            gradient = page.evaluate("([t, p]) => LR.formulas.exponential.gradient(t, p)", [t, theta.tolist()])
+            theta.grad = torch.tensor(gradient, dtype=torch.float64)
+            optimizer.step()
+            scheduler.step()
+    directions = [np.array(run) / np.linalg.norm(run, axis=1, keepdims=True) for run in runs]
+    np.testing.assert_allclose(*directions, atol=1e-9)
+
+
+def test_scanner_is_lrlibs(page, draw):
+    for _ in range(40):
+        width, height = draw.integers(4, 90, 2).tolist()
+        picture = draw.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        steps = int(draw.integers(max(3 * width / height, 3 * height / width, 1) + 1, 3 * width * height + 1))
+        low, high = sorted((10 ** draw.uniform(-6, 0, 2)).tolist())
+        order = str(draw.choice(["rows", "columns", "boustrophedon"]))
+        schedule = lrlib.image_schedule(picture, steps, low, high, order=order)
+        told = page.evaluate(
+            "(c) => (({size, rates, values}) => [size, rates, values.length])(LR.formulas.scanner.scan(...c))",
+            [picture.ravel().tolist(), [width, height], steps, low, high, order],
+        )
+        assert tuple(told[0]) == schedule.size and told[2] == len(schedule.pixels)
+        np.testing.assert_allclose(told[1], schedule(np.arange(steps)), **CLOSE)
+
+
+def test_the_scanners_pictures_are_the_books(page):
+    told = page.evaluate(
+        """() => Promise.all(Object.entries(LR.pictures).map(async ([name, url]) => {
+             const {size, rgb} = await LR.formulas.scanner.decode(url, 512);
+             return [name, size, Array.from(rgb)];
+           }))"""
+    )
+    for name, size, rgb in told:
+        picture = Image.open(ROOT / "data" / "images" / f"{name}.png").convert("RGB")
+        assert picture.size == tuple(size)
+        np.testing.assert_array_equal(rgb, np.asarray(picture).ravel())
+
+
+# Behaviour -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_slider_moves_under_the_arrow_keys(page, name):
+    explorer = page.locator(f"[data-explorer={name}]")
+    slider = explorer.locator("input[type=range]").first
+
+    def seen():
+        figures = explorer.locator("svg.lr-plot, canvas").all()
+        labels = [figure.get_attribute("aria-label") for figure in figures]
+        return slider.get_attribute("aria-valuetext"), [*labels, explorer.locator(".lr-readout").text_content()]
+
+    before = seen()
+    slider.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowLeft")
+    after = seen()
+    assert before[0] != after[0] and before[1] != after[1]
+
+
+@pytest.mark.parametrize("name", ["quadratic", "momentum"])
+def test_the_point_is_dragged_and_moved_by_keys(page, name):
+    handle = page.locator(f"[data-explorer={name}] .lr-handle")
+    handle.scroll_into_view_if_needed()
+    box = handle.bounding_box()
+    start = handle.get_attribute("aria-valuetext")
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2 + 30, box["y"] + box["height"] / 2 - 20, steps=4)
+    page.mouse.up()
+    dragged = handle.get_attribute("aria-valuetext")
+    assert dragged != start
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowRight")
+    assert handle.get_attribute("aria-valuetext") not in (start, dragged)
+
+
+def test_the_strip_sets_the_rate_and_the_button_the_best_one(page):
+    explorer = page.locator("[data-explorer=quadratic]")
+    strip = explorer.locator("svg").last
+    strip.scroll_into_view_if_needed()
+    box = strip.bounding_box()
+    page.mouse.click(box["x"] + 0.93 * box["width"], box["y"] + 20)
+    assert "diverges" in explorer.locator(".lr-readout").text_content()
+    explorer.get_by_role("button", name="Best constant rate").click()
+    assert "converges" in explorer.locator(".lr-readout").text_content()
+
+
+def test_every_schedule_can_be_chosen_and_its_line_copied(page):
+    explorer = page.locator("[data-explorer=schedules]")
+    for name in page.evaluate("Object.keys(LR.formulas.schedules.parameters)"):
+        explorer.get_by_label("schedule", exact=True).select_option(name)
+        line = explorer.locator("code").first.text_content()
+        assert line.startswith("schedule = lrlib.")
+    explorer.locator(".lr-formula mjx-container svg").wait_for()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    explorer.get_by_role("button", name="Copy the lrlib line").click()
+    explorer.get_by_text("Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == line
+
+
+def test_the_runs_come_apart_without_the_initial_momentum(page):
+    explorer = page.locator("[data-explorer=exponential]")
+    assert "coincide" in explorer.locator(".lr-readout").text_content()
+    explorer.get_by_label("start the momentum").uncheck()
+    assert "come apart" in explorer.locator(".lr-readout").text_content()
+    explorer.get_by_label("start the momentum").check()
+
+
+def test_the_scanner_plays_and_takes_a_picture_of_ones_own(page, tmp_path):
+    explorer = page.locator("[data-explorer=scanner]")
+    explorer.get_by_role("button", name="Scan").click()
+    explorer.get_by_role("button", name="Stop").click()
+    Image.new("RGB", (30, 40), "white").save(tmp_path / "white.png")
+    explorer.locator("input[type=file]").set_input_files(tmp_path / "white.png")
+    explorer.get_by_text("30 × 40 pixels").wait_for()
+    assert '"white.png"' in explorer.locator("code").text_content()
+    (tmp_path / "no.png").write_text("no picture")
+    explorer.locator("input[type=file]").set_input_files(tmp_path / "no.png")
+    explorer.get_by_text("not a picture").wait_for()
+
+
+def test_without_scripts_there_is_a_figure_with_a_description(browser, url):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(url)
+    for name in NAMES:
+        picture = page.locator(f"[data-explorer={name}] img")
+        assert picture.is_visible() and picture.evaluate("e => e.naturalWidth") > 400
+        assert len(picture.get_attribute("alt")) >= 40
+    context.close()
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_is_small_and_loads_nothing(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.encode()) < 60_000
+    loads = ("http://", "https://", "fetch(", "XMLHttpRequest", "import(", "WebSocket", "eval(")
+    found = [word for word in loads if word in text.replace("http://www.w3.org/2000/svg", "")]
+    assert not found

@@ -515,14 +515,16 @@ class HillClimb(torch.optim.Optimizer):
                 past = self.state[p].get("direction", torch.zeros_like(p))
                 moves.append((p, p.clone(), p.grad.clone(), past, group))
 
-        def direction(g, past, smoothing):
-            s = _like(smoothing, g)
-            return past * s + g * (1 - s)
+        def directions(smoothings):
+            result = []
+            for _, _, g, past, group in moves:
+                s = _like(smoothings[id(group)], g)
+                result.append(past * s + g * (1 - s))
+            return result
 
-        def go(rate_factor, smoothings) -> None:
-            for p, value, g, past, group in moves:
-                rate = _like(group["lr"] * rate_factor, p)
-                p.copy_(value - rate * direction(g, past, smoothings[id(group)]))
+        def go(rate_factor, along) -> None:
+            for (p, value, _, _, group), d in zip(moves, along, strict=True):
+                torch.addcmul(value, _like(group["lr"] * rate_factor, p, always=True), d, value=-1, out=p)
 
         def better(first, second):
             """Whether the first point has the lower loss, of a stack for every replica."""
@@ -533,34 +535,38 @@ class HillClimb(torch.optim.Optimizer):
             return found if found.ndim else bool(found)
 
         smoothings = {id(group): group["smoothing"] for group in self.param_groups}
+        along = directions(smoothings)
         factor = 1.0
         try:
             if self.param_groups[0]["steps"] % self._every == 0:
                 up, down = 1 + self._step_size, 1 - self._step_size
-                factor = _where(better((up, smoothings), (down, smoothings)), up, down)
+                factor = _where(better((up, along), (down, along)), up, down)
                 if self._tune_smoothing:
                     more, less = (
                         {key: 1 - _clamp((1 - s) * f, self._step_size / 100, 1.0) for key, s in smoothings.items()}
                         for f in (up, down)
                     )
-                    found = better((factor, more), (factor, less))
+                    found = better((factor, directions(more)), (factor, directions(less)))
                     smoothings = {key: _where(found, more[key], less[key]) for key in smoothings}
+                    along = directions(smoothings)
         except BaseException:
             for p, value, *_ in moves:
                 p.copy_(value)
             raise
-        go(factor, smoothings)
-        for p, _, g, past, group in moves:
-            self.state[p]["direction"] = direction(g, past, smoothings[id(group)])
+        go(factor, along)
+        for (p, *_), d in zip(moves, along, strict=True):
+            self.state[p]["direction"] = d
         for group in self.param_groups:
             group["lr"] = group["lr"] * factor
             group["smoothing"] = smoothings[id(group)]
             group["steps"] += 1
 
 
-def _like(value, p: torch.Tensor):
-    """A number as it is; one number a replica in the shape and type of their stacked parameter."""
-    return value.to(p).view(-1, *[1] * (p.ndim - 1)) if isinstance(value, torch.Tensor) else value
+def _like(value, p: torch.Tensor, always: bool = False):
+    """One number a replica in the shape and type of their stacked parameter; a number as it is, or as a tensor."""
+    if isinstance(value, torch.Tensor):
+        return value.to(p).view(-1, *[1] * (p.ndim - 1))
+    return torch.as_tensor(value, dtype=p.dtype, device=p.device) if always else value
 
 
 def _where(found, a, b):

@@ -164,7 +164,7 @@ def measure(
         "torch": torch.__version__.partition("+")[0],
         "date": datetime.date.today().isoformat(),
         "commit": _commit(),
-        "seeds": sorted({point["seed"] for point in points if "seed" in point}),
+        "seeds": sorted({seed for point in points for seed in (*point.get("seeds", ()), point.get("seed"))} - {None}),
         "data": {dataset.name: dataset.sha256 for dataset in data},
         "cells": _current_hash(name),
     }

@@ -128,3 +128,10 @@ def test_a_damaged_record_is_named(root):
     path.write_text('{"rows": [')
     with pytest.raises(ValueError, match="demo.json: is not a record"):
         lrlib.load_record("demo")
+
+
+def test_seeds_of_runs_of_many_seeds_are_noted(monkeypatch, tmp_path):
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    monkeypatch.setenv("LRLIB_SCALE", "full")
+    lrlib.measure("many", [{"seeds": [0, 3]}, {"seeds": [3, 5], "seed": 7}], lambda seeds, seed=0: {"n": len(seeds)})
+    assert lrlib.load_record("many").provenance["seeds"] == [0, 3, 5, 7]

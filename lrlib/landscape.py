@@ -42,6 +42,7 @@ __all__ = [
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 BATCHED_EXAMPLES = 8192  # points times examples in one batched evaluation, at most
 BATCHED_POINTS = 16
+PROBED_POINTS = 4  # at a time, to find the faster way
 CACHE_BYTES = 2**28  # of first-layer outputs, kept for a whole line or plane
 AFFINE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -452,35 +453,35 @@ def _losses(model, x, y, directions, coefficients, loss, batch_size, batch_norm,
             total=len(coefficients), desc=what, unit="point", leave=False, disable=None
         ) as bar:
             if method == "auto":
-                method = _faster(evaluator, coefficients, points)
-            if method == "batched":
+                values, method = _auto(evaluator, coefficients, points, bar.update)
+            elif method == "batched":
                 values = evaluator.batched(coefficients, points, bar.update)
             else:
                 values = evaluator.loop(coefficients, bar.update)
     return values.double().cpu().numpy(), method
 
 
-def _faster(evaluator: _Evaluator, coefficients: torch.Tensor, points: int) -> str:
-    """"batched" or "loop", by the time that a few points take either way; "loop" where there are few."""
-    if points < 4 or len(coefficients) < 8 * points:
-        return "loop"
-    some, seconds = coefficients[:points], {}
-
-    def run(method):
-        if method == "batched":
-            evaluator.batched(some, points, int).sum().item()
-        else:
-            evaluator.loop(some, int).sum().item()
-
-    try:
-        run("batched")  # the first call also prepares
-    except RuntimeError:  # what vmap cannot do, such as control flow that depends on the data
-        return "loop"
-    for method in ("loop", "batched") * 2:
+def _auto(evaluator: _Evaluator, coefficients: torch.Tensor, points: int, tick) -> tuple[torch.Tensor, str]:
+    """Both ways take turns on the first points, whose losses are kept, and the faster one does the rest."""
+    if points < PROBED_POINTS or len(coefficients) < 16 * PROBED_POINTS:
+        return evaluator.loop(coefficients, tick), "loop"
+    values, seconds = [], {"batched": [], "loop": []}
+    turns = ("batched", "loop", "batched", "loop", "batched")
+    for some, method in zip(coefficients.split(PROBED_POINTS), turns, strict=False):
         start = time.perf_counter()
-        run(method)
-        seconds[method] = min(seconds.get(method, np.inf), time.perf_counter() - start)
-    return min(seconds, key=seconds.get)
+        if method == "loop":
+            values.append(evaluator.loop(some, tick))
+        else:
+            try:
+                values.append(evaluator.batched(some, PROBED_POINTS, tick))
+            except RuntimeError:  # what vmap cannot do, such as control flow that depends on the data
+                return evaluator.loop(coefficients, tick), "loop"
+        values[-1].sum().item()
+        seconds[method].append(time.perf_counter() - start)
+    method = "batched" if min(seconds["batched"][1:]) < min(seconds["loop"]) else "loop"  # the first call also prepares
+    rest = coefficients[len(turns) * PROBED_POINTS :]
+    values.append(evaluator.batched(rest, points, tick) if method == "batched" else evaluator.loop(rest, tick))
+    return torch.cat(values), method
 
 
 def _axis(name: str, values) -> np.ndarray:

@@ -6,13 +6,13 @@ data under the type `MIME`, from which the ledger is read.
 
 import html
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lrlib import _check
 
-__all__ = ["CLAIMS", "VERDICTS", "MIME", "Claim", "Verdict", "settle", "verdicts_in"]
+__all__ = ["CLAIMS", "MIME", "SOURCES", "VERDICTS", "Claim", "Ledger", "LedgerTable", "Settled", "Verdict", "settle", "verdicts_in"]
 
 MIME = "application/vnd.lrlib.verdict+json"
 VERDICTS = ("holds", "corrected", "does not hold")
@@ -156,3 +156,70 @@ def verdicts_in(notebook: Path) -> Iterator[tuple[str, Verdict]]:
         for output in cell.get("outputs", ()):
             if MIME in output.get("data", {}):
                 yield cell["id"], Verdict(**output["data"][MIME])
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A verdict and where it was reached: the chapter's name and the id of the cell."""
+
+    chapter: str
+    cell: str
+    verdict: Verdict
+
+
+class Ledger:
+    """The verdicts of all chapters, by claim.
+
+    Attributes:
+        settled: for each claim of :data:`CLAIMS` the places that settle it; an empty list for an open claim.
+    """
+
+    def __init__(self, notebooks: Iterable[Path]):
+        self.settled: dict[str, list[Settled]] = {claim: [] for claim in CLAIMS}
+        for path in sorted(Path(notebook) for notebook in notebooks):
+            for cell, verdict in verdicts_in(path):
+                self.settled[verdict.claim].append(Settled(path.stem, cell, verdict))
+
+    @property
+    def open(self) -> list[str]:
+        """Claims without a verdict."""
+        return [claim for claim, places in self.settled.items() if not places]
+
+    @property
+    def disputed(self) -> list[str]:
+        """Claims with verdicts that disagree."""
+        return [claim for claim, places in self.settled.items() if len({place.verdict.verdict for place in places}) > 1]
+
+    def verdict(self, claim: str) -> str:
+        """The verdict on a claim, or "open"."""
+        return self.settled[claim][0].verdict.verdict if self.settled[claim] else "open"
+
+    def table(self, claims: Iterable[str]) -> "LedgerTable":
+        """Claims, verdicts, evidence and links, to be the last expression of a cell."""
+        return LedgerTable(self, list(claims))
+
+
+class LedgerTable:
+    """Some claims of a :class:`Ledger`, as a table in HTML and as lines of text."""
+
+    def __init__(self, ledger: Ledger, claims: list[str]):
+        self.ledger, self.claims = ledger, claims
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{claim:4} {self.ledger.verdict(claim)}" for claim in self.claims)
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for claim in self.claims:
+            verdict = self.ledger.verdict(claim)
+            places = self.ledger.settled[claim]
+            links = ", ".join(
+                f'<a href="{place.chapter}.html#claim-{claim}">{place.chapter.replace("_", " ")}</a>' for place in places
+            )
+            evidence = "".join(f"<p>{html.escape(place.verdict.evidence)}</p>" for place in places)
+            rows.append(
+                f'<tr><th scope="row">{claim}</th><td><details><summary>{html.escape(CLAIMS[claim].statement)}</summary>'
+                f'{evidence}</details></td><td class="{verdict.replace(" ", "-")}">{verdict}</td><td>{links}</td></tr>'
+            )
+        head = "".join(f'<th scope="col">{name}</th>' for name in ("Claim", "In our words; open it for the evidence", "Verdict", "Where"))
+        return f'<table class="ledger"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'

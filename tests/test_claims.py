@@ -1,6 +1,7 @@
 """Claims: every id of the sources, and verdicts that can be read back from a notebook."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +31,33 @@ def test_a_verdict_is_read_back_from_the_notebook_it_was_stored_in(tmp_path):
 def test_a_bad_verdict_is_refused(arguments, named):
     with pytest.raises(ValueError, match=named):
         claims.settle(*arguments)
+
+
+def stored(path, *verdicts):
+    cells = [
+        {"id": f"cell-{k}", "cell_type": "code", "outputs": [{"data": verdict._repr_mimebundle_()}]}
+        for k, verdict in enumerate(verdicts)
+    ]
+    path.write_text(json.dumps({"cells": cells}))
+    return path
+
+
+def test_the_ledger_finds_open_and_disputed_claims_and_links_the_rest(tmp_path):
+    one = stored(tmp_path / "one.ipynb", claims.settle("J1", "holds", "A < B."), claims.settle("J2", "corrected", "C."))
+    two = stored(tmp_path / "two.ipynb", claims.settle("J2", "does not hold", "D."))
+    ledger = claims.Ledger([one, two])
+    assert "J1" not in ledger.open and "J3" in ledger.open and len(ledger.open) == len(claims.CLAIMS) - 2
+    assert ledger.disputed == ["J2"]
+    assert [place.chapter for place in ledger.settled["J2"]] == ["one", "two"]
+    table = ledger.table(["J1", "J3"])
+    assert repr(table) == "J1   holds\nJ3   open"
+    assert 'href="one.html#claim-J1"' in table._repr_html_() and "A &lt; B." in table._repr_html_()
+
+
+BOOK = claims.Ledger((Path(__file__).resolve().parents[1] / "book").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("claim", claims.CLAIMS)
+def test_every_claim_has_a_verdict_and_no_two_disagree(claim):
+    assert claim not in BOOK.open, f"{claim} has no verdict in any chapter"
+    assert claim not in BOOK.disputed, f"{claim}: {BOOK.settled[claim]}"

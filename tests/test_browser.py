@@ -4,8 +4,11 @@ Each page is visited once, in several tabs at a time. Screenshots of every page 
 """
 
 import asyncio
+import html
+import re
 import shutil
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from browser import HTML, LAUNCH, ROOT, built_book, needs_chromium
@@ -13,7 +16,8 @@ from browser import HTML, LAUNCH, ROOT, built_book, needs_chromium
 SHOTS = ROOT / "_build" / "screenshots"
 TABS = 2
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-TALLEST = 4_000  # pixels of a page in its screenshot
+HEAVIEST = 1_500_000  # bytes of a page and its pictures
+TALLEST = 3_000  # pixels of a page in its screenshot
 
 pytestmark = needs_chromium
 
@@ -95,6 +99,20 @@ async def visit(browser, path: Path, root: Path, axe: str) -> dict[str, list[str
     return {"noise": [f"{name}: {text}" for text in noise], "foreign": foreign, "wide": wide, "flaws": flaws}
 
 
+async def found(word: str) -> list[str]:
+    """The titles that the search page finds, opened from disk."""
+    from playwright.async_api import async_playwright
+
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(**LAUNCH)
+        page = await browser.new_page()
+        await page.goto(f"{(built_book() / 'search.html').as_uri()}?q={word}")
+        await page.locator("ul.search li a").first.wait_for()
+        titles = await page.locator("ul.search li > a").all_text_contents()
+        await browser.close()
+    return titles
+
+
 async def visit_all(paths: list[Path], root: Path) -> dict[str, list[str]]:
     import axe_playwright_python
     from playwright.async_api import async_playwright
@@ -136,6 +154,35 @@ def test_no_page_scrolls_sideways(report):
 
 def test_axe_core_finds_no_serious_violation_in_light_and_dark(report):
     assert not report["flaws"], "\n".join(report["flaws"])
+
+
+def test_no_page_is_heavy_and_no_link_dangles():
+    pages = {path.resolve(): path.read_text(encoding="utf-8") for path in built_book().rglob("*.html")}
+    anchors = {path: set(re.findall(r'\b(?:id|name)="([^"]+)"', text)) for path, text in pages.items()}
+    problems = []
+    for path, text in pages.items():
+        if "_static" in path.parts:
+            continue
+        name = path.relative_to(HTML.resolve())
+        for link in re.findall(r'(?:href|src)="([^"#?]*(?:\?[^"#]*)?(?:#[^"]*)?)"', text):
+            target, _, anchor = html.unescape(unquote(link)).partition("#")
+            target = target.partition("?")[0]
+            if re.match(r"[a-z]+:|//", target) or link == "#":
+                continue
+            file = (path.parent / target).resolve() if target else path
+            if not file.exists():
+                problems.append(f"{name}: {link} leads nowhere")
+            elif anchor and file in anchors and anchor not in anchors[file]:
+                problems.append(f"{name}: {link} has no such place")
+        pictures = {(path.parent / link).resolve() for link in re.findall(r'<img[^>]*\bsrc="([^":]+)"', text)}
+        weight = len(text.encode()) + sum(picture.stat().st_size for picture in pictures if picture.exists())
+        if weight > HEAVIEST:
+            problems.append(f"{name} weighs {weight:,} bytes with its pictures")
+    assert not problems, "\n".join(problems)
+
+
+def test_the_search_works_from_disk():
+    assert any("restarts" in title for title in asyncio.run(found("restart")))
 
 
 BAD_PAGE = """<!DOCTYPE html><html lang="en"><head><title>Bad</title></head><body><main>

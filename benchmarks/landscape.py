@@ -24,8 +24,8 @@ except ImportError:
     loss_landscapes = None
 
 THREADS = 2
-REPEATS = 5
-STEPS = 15
+REPEATS = 3
+STEPS = 25
 
 
 def seconds(function) -> float:

@@ -7,6 +7,7 @@ something fails on the way.
 """
 
 import contextlib
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,6 @@ BATCHED_EXAMPLES = 8192  # points times examples in one batched evaluation, at m
 BATCHED_POINTS = 16
 PROBED_POINTS = 4  # at a time, to find the faster way
 CACHE_BYTES = 2**28  # of first-layer outputs, kept for a whole line or plane
-AFFINE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -304,23 +304,21 @@ class _Evaluator:
         pieces = vector.split(self.sizes)
         return {name: v.view(p.shape) for (name, p), v in zip(self.parameters.items(), pieces, strict=True)}
 
-    def mean_loss(self, values: dict[str, torch.Tensor]) -> torch.Tensor:
+    def mean_loss(self, values: dict[str, torch.Tensor], model: nn.Module | None = None) -> torch.Tensor:
+        """At these parameters and buffers; they may be in `model` already."""
         total = 0.0
         for i, ((x, y), weight) in enumerate(zip(self.chunks, self.weights, strict=True)):
             self.chunk = i
-            total = total + weight * self.loss(functional_call(self.model, values, (x,)), y)
+            out = functional_call(self.model, values, (x,)) if model is None else model(x)
+            total = total + weight * self.loss(out, y)
         return total
 
-    def at(self, c: torch.Tensor, vector: torch.Tensor | None = None, views: dict | None = None) -> torch.Tensor:
-        """The loss at one point; `vector` with its `views` is memory to use again."""
-        if vector is None:
-            views = self.views(self.theta + c @ self.directions)
-        else:
-            torch.addmv(self.theta, self.directions.T, c, out=vector)
+    def at(self, c: torch.Tensor) -> torch.Tensor:
+        """The loss at one point."""
         self.coefficients = c
-        if self.recompute:
-            views = views | self.fresh_statistics(views)
-        value = self.mean_loss(views)
+        return self.scalar(self.mean_loss(self.views(self.theta + c @ self.directions)))
+
+    def scalar(self, value: torch.Tensor) -> torch.Tensor:
         if value.numel() != 1:
             raise ValueError(f"loss: returned shape {tuple(value.shape)}, must return a scalar, the mean over examples")
         return value.reshape(())
@@ -348,10 +346,24 @@ class _Evaluator:
         return buffers
 
     def loop(self, coefficients: torch.Tensor, tick: Callable[[int], object]) -> torch.Tensor:
-        vector = torch.empty_like(self.theta)
-        views, values = self.views(vector), []
+        """With a copy of the model that lives in one vector: plain calls are faster than functional ones."""
+        vector, values = self.theta.clone(), []
+        views = self.views(vector)
+        try:
+            double = copy.deepcopy(self.model)
+        except RuntimeError:  # a model that keeps computed tensors cannot be copied
+            double = None
+        for name, p in () if double is None else double.named_parameters():
+            if name in views:
+                p.data = views[name]
         for c in coefficients:
-            values.append(self.at(c, vector, views))
+            torch.addmv(self.theta, self.directions.T, c, out=vector)
+            self.coefficients = c
+            if self.recompute:
+                loss = self.mean_loss(views | self.fresh_statistics(views))
+            else:
+                loss = self.mean_loss(views, double)
+            values.append(self.scalar(loss))
             tick(1)
         return torch.stack(values)
 
@@ -364,10 +376,11 @@ class _Evaluator:
 
     @contextlib.contextmanager
     def first_layer_shared(self) -> Iterator[None]:
-        """Within the block, a first layer that is affine in its parameters is computed m + 1 times, not at every point.
+        """Within the block, a first linear layer is computed m + 1 times, not at every point.
 
         The layer is one that is called once, on an input that does not depend on the parameters. Then its output at a
-        point is its output at θ plus the coefficients times its outputs, on the same input, at the directions.
+        point is its output at θ plus the coefficients times its outputs, on the same input, at the directions. For a
+        convolution of pictures this was not faster on a CPU: it has few input channels, and its layout gets lost.
         """
         name, layer, inputs = self.first_layer()
         outputs = [] if layer is None else self.first_outputs(name, layer, inputs)
@@ -379,7 +392,7 @@ class _Evaluator:
         def forward(_):
             base, *moved = outputs[self.chunk]
             for c, out in zip(self.coefficients.unbind(-1), moved, strict=True):
-                base = base + c * out
+                base = torch.addcmul(base, out, c)
             return base
 
         layer.forward = forward
@@ -393,7 +406,7 @@ class _Evaluator:
         candidates = {
             name: m
             for name, m in self.model.named_modules()
-            if type(m) in AFFINE and "forward" not in vars(m) and not m._forward_hooks and not m._forward_pre_hooks
+            if type(m) is nn.Linear and "forward" not in vars(m) and not m._forward_hooks and not m._forward_pre_hooks
         }
         trainable = {id(p) for p in self.parameters.values()}
         candidates = {n: m for n, m in candidates.items() if all(id(p) in trainable for p in m.parameters())}
@@ -466,7 +479,7 @@ def _auto(evaluator: _Evaluator, coefficients: torch.Tensor, points: int, tick) 
     if points < PROBED_POINTS or len(coefficients) < 16 * PROBED_POINTS:
         return evaluator.loop(coefficients, tick), "loop"
     values, seconds = [], {"batched": [], "loop": []}
-    turns = ("batched", "loop", "batched", "loop", "batched")
+    turns = ("batched", "loop", "batched")
     for some, method in zip(coefficients.split(PROBED_POINTS), turns, strict=False):
         start = time.perf_counter()
         if method == "loop":
@@ -478,7 +491,7 @@ def _auto(evaluator: _Evaluator, coefficients: torch.Tensor, points: int, tick) 
                 return evaluator.loop(coefficients, tick), "loop"
         values[-1].sum().item()
         seconds[method].append(time.perf_counter() - start)
-    method = "batched" if min(seconds["batched"][1:]) < min(seconds["loop"]) else "loop"  # the first call also prepares
+    method = "batched" if seconds["batched"][1] < seconds["loop"][0] else "loop"  # the first call also prepares
     rest = coefficients[len(turns) * PROBED_POINTS :]
     values.append(evaluator.batched(rest, points, tick) if method == "batched" else evaluator.loop(rest, tick))
     return torch.cat(values), method

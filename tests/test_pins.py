@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 CONDA_NAMES = {"pytorch": "torch"}  # where conda-forge's name is another
 NOT_PACKAGES = {"python", "pip"}
+NOT_PINNED = {"rosetta"}  # extras that nothing but an optional test needs
 CUDA = re.compile(r"^(nvidia|cuda|cupy|triton|pytorch-triton)\b")
 
 
@@ -32,8 +33,9 @@ def read_lock(text: str) -> dict[str, str]:
 
 
 def read_ranges(project: dict) -> dict[str, SpecifierSet]:
-    """Name to range, of all direct dependencies and extras."""
-    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    """Name to range, of all direct dependencies and extras but those in NOT_PINNED."""
+    extras = project["optional-dependencies"].items()
+    lists = [project["dependencies"], *(lines for extra, lines in extras if extra not in NOT_PINNED)]
     requirements = [Requirement(line) for lines in lists for line in lines]
     return {canonicalize_name(requirement.name): requirement.specifier for requirement in requirements}
 

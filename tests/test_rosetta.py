@@ -1,0 +1,42 @@
+"""The Rosetta page against what its lines do: lrlib's and PyTorch's always, the others where they are installed."""
+
+import importlib.util
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).resolve().parent.parent / "tools" / "rosetta.py"
+SPEC = importlib.util.spec_from_file_location("rosetta", TOOL)
+rosetta = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(rosetta)
+
+ROWS = [
+    pytest.param(title, library, line, id=f"{title}-{library}")
+    for title, _, _, lines in rosetta.SCHEDULES
+    for library, line in lines.items()
+]
+
+
+def told(title: str, library: str) -> tuple[str, list[str]]:
+    """A line and its rates as the page shows them."""
+    page = rosetta.PAGE.read_text(encoding="utf-8")
+    section = page.split(f"## {title}\n")[1].split("\n## ")[0]
+    line = re.search(rf"^{library}: +(.*)$", section, flags=re.MULTILINE)[1]
+    row = re.search(rf"^\| {library} \| (.*) \|$", section, flags=re.MULTILINE)[1]
+    return line, row.split(" | ")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("title", "library", "line"), ROWS)
+def test_the_page_shows_what_the_line_does(title, library, line):
+    if library in rosetta.MODULES:
+        pytest.importorskip(rosetta.MODULES[library], reason=f"pip install -e '.[rosetta]' to try {library}'s lines")
+    shown_line, shown_rates = told(title, library)
+    assert shown_line == line
+    for shown, rate in zip(shown_rates, rosetta.rates(library, line), strict=True):
+        if shown == "refuses":
+            assert rate is None
+        else:
+            assert math.isclose(float(shown), rate, rel_tol=1e-3, abs_tol=1e-8)

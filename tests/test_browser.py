@@ -5,6 +5,7 @@ Each page is visited once, in several tabs at a time. Screenshots of every page 
 
 import asyncio
 import html
+import os
 import re
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from browser import HTML, LAUNCH, ROOT, built_book, needs_chromium
 
 SHOTS = ROOT / "_build" / "screenshots"
-TABS = 2
+TABS = max(2, (os.cpu_count() or 2) // 2)
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 HEAVIEST = 1_500_000  # bytes of a page and its pictures
 TALLEST = 3_000  # pixels of a page in its screenshot

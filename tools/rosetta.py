@@ -112,7 +112,7 @@ SCHEDULES = (
         "Warm-up, then cosine", "10 steps of warm-up from a tenth of the peak, 100 steps in all.",
         "Two families: lrlib's and PyTorch's multiply the cosine by the warm-up; the others let the cosine begin when "
         "the warm-up ends. Keras's `decay_steps` do not count the warm-up, optax's do. transformers' warm-up always "
-        "starts at 0. In PyTorch's chain a `LambdaLR` in the place of `LinearLR` would give other rates, and no warning.",
+        "starts at 0. In PyTorch's chain a `LambdaLR` in `LinearLR`'s place would give other rates, and no warning.",
         {
             "lrlib": "lrlib.warmup(lrlib.cosine(0.1, T_max=100), steps=10, start_factor=0.1)",
             "PyTorch": "ChainedScheduler([LinearLR(optimizer, start_factor=0.1, total_iters=10), "

@@ -9,7 +9,17 @@ from lrlib.curvature import (
     hessian_vector_product,
     sharpness,
 )
-from lrlib.datasets import Dataset, batches, cifar10, digits, fashion_mnist, hard_digits, mnist
+from lrlib.datasets import (
+    Dataset,
+    batches,
+    cifar10,
+    digits,
+    fashion_mnist,
+    hard_digits,
+    hold_out,
+    mnist,
+    relabelled,
+)
 from lrlib.diagnosis import Finding, UpdateRatios, diagnose
 from lrlib.ensembles import (
     Snapshots,
@@ -59,6 +69,7 @@ from lrlib.landscape import (
     random_direction,
 )
 from lrlib.models import PreResNet, conv_net, mlp, parameter_count
+from lrlib.plateau import early_stopping, plateaus, reduce_on_plateau
 from lrlib.plotting import COLORS, DASHES, band, dot_intervals, label_lines
 from lrlib.replicas import GridResult, Stack, train_grid
 from lrlib.runtime import at_scale, device, scale_name, seeded, setup

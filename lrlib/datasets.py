@@ -20,7 +20,19 @@ import torch
 
 from lrlib import _check, _torchvision
 
-__all__ = ["Dataset", "digits", "hard_digits", "mnist", "fashion_mnist", "cifar10", "load", "batches", "data_folder"]
+__all__ = [
+    "Dataset",
+    "digits",
+    "hard_digits",
+    "mnist",
+    "fashion_mnist",
+    "cifar10",
+    "load",
+    "relabelled",
+    "hold_out",
+    "batches",
+    "data_folder",
+]
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -408,6 +420,68 @@ def load(name: str) -> Dataset:
         'digits'
     """
     return _LOADERS[_check.choice("name", name, _LOADERS)]()
+
+
+def relabelled(data: Dataset, fraction: float, seed: int = 0) -> Dataset:
+    """The same data with about this fraction of the training labels drawn anew; the test labels stay true.
+
+    Each training label is drawn anew with probability p, uniformly from the c classes. One in c of those drawn is
+    right by chance, so that a share of p (1 - 1/c) is wrong, and gradients stay noisy however long one trains.
+
+    Args:
+        data: any data set.
+        fraction: p, in [0, 1].
+        seed: of the choice and of the draws, >= 0.
+
+    Raises:
+        TypeError: an argument is of a wrong type.
+        ValueError: an argument is out of its range.
+
+    Example:
+        >>> noisy = relabelled(digits(), 0.2)
+        >>> noisy.name, round((noisy.y_train != digits().y_train).double().mean().item(), 2)
+        ('noisy digits', 0.19)
+    """
+    fraction = _check.within("fraction", fraction, 0.0, 1.0)
+    generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0))
+    chosen = torch.rand(len(data.y_train), generator=generator) < fraction
+    drawn = torch.randint(data.num_classes, (len(data.y_train),), generator=generator)
+    labels = torch.where(chosen, drawn, data.y_train.cpu()).to(data.y_train.device)
+    return replace(data, name=f"noisy {data.name}", y_train=labels)
+
+
+def hold_out(data: Dataset, fraction: float = 0.2, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """Set a random part of the training set apart, to choose with, so that the test set is read only once.
+
+    Args:
+        data: any data set of N training examples.
+        fraction: the share set apart, in (0, 1); the part has at least one example and leaves at least one.
+        seed: of the order in which the examples are dealt, >= 0.
+
+    Returns:
+        Two data sets with the same training set, the N - floor(fraction N) examples that are left. The first has the
+        test set of `data`, the second the examples set apart as its test set: train on the second to choose, on the
+        first to report.
+
+    Raises:
+        TypeError: an argument is of a wrong type.
+        ValueError: an argument is out of its range, or one of the two parts would be empty.
+
+    Example:
+        >>> final, valid = hold_out(digits())
+        >>> final
+        Dataset('digits', train 1038, test 500, pictures 1x8x8, 10 classes)
+        >>> valid
+        Dataset('digits', train 1038, test 259, pictures 1x8x8, 10 classes)
+    """
+    total = len(data.x_train)
+    count = int(_check.within("fraction", fraction, 0.0, 1.0) * total)
+    if not 0 < count < total:
+        raise ValueError(f"fraction={fraction!r}: sets {count} of {total} examples apart, must be some and not all")
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(_check.integer("seed", seed, 0)))
+    held, kept = order.to(data.x_train.device).split([count, total - count])
+    final = replace(data, x_train=data.x_train[kept], y_train=data.y_train[kept])
+    return final, replace(final, x_test=data.x_train[held], y_test=data.y_train[held])
 
 
 def batches(num_examples: int, batch_size: int, steps: int, seed: int = 0) -> Iterator[torch.Tensor]:

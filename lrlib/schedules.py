@@ -46,6 +46,9 @@ class Schedule:
         horizon: the number of steps it is planned for, or None where its definition names none.
         warmup_steps: the number of steps of its warm-up; a run must not be shorter.
 
+    Attributes:
+        watches: whether it reads a validation loss during the run: true of those of :mod:`lrlib.plateau` only.
+
     Raises:
         TypeError: when called with steps that are not integers.
         ValueError: when called with a negative step.
@@ -59,6 +62,7 @@ class Schedule:
     """
 
     __slots__ = ("_formula", "_text", "horizon", "warmup_steps")
+    watches = False
 
     def __init__(
         self,
@@ -532,6 +536,8 @@ def wsd(
 def _schedule(name: str, schedule) -> Schedule:
     if not isinstance(schedule, Schedule):
         raise TypeError(f"{name}={schedule!r}: must be a Schedule; wrap a function of your own in Schedule(...)")
+    if schedule.watches:
+        raise ValueError(f"{name}={schedule!r}: must not watch a run; put what watches outermost")
     return schedule
 
 

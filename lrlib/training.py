@@ -21,14 +21,14 @@ Callback = Callable[[int, nn.Module, torch.optim.Optimizer], None]
 
 @dataclass(frozen=True)
 class History:
-    """What happened in a run of T updates, of which the first U took place (U = T unless it diverged).
+    """What happened in a run of T updates, of which the first U took place (U = T unless it diverged or was stopped).
 
     Attributes:
         lr: the rate that each update applied, shape (U,), or (U, groups) for several parameter groups.
         loss: the mini-batch loss that each update's gradient was taken from, shape (U,).
         update_ratio: the size of each update relative to the weights, ‖Δθ‖/‖θ‖, shape (U,); None if not asked for.
         eval_step: the numbers of updates done when the test set was evaluated, shape (E,).
-        test_loss, test_accuracy: of these evaluations, shape (E,).
+        test_loss, test_accuracy: of these evaluations, shape (E,). The last one is of the weights that the run left.
         diverged_at: the step whose mini-batch loss was not finite and ended the run, or None.
         seconds: wall time of the run, evaluations included.
         diverged_loss: that loss, inf or NaN, or None.
@@ -115,7 +115,8 @@ def train(
 
     Update t takes the gradient of the loss on batch t and moves the weights with the rate ``schedule(t)``. The
     order of the examples depends on `seed` alone, so that runs with the same seed see the same batches. A run whose
-    mini-batch loss stops being finite ends there, before that update.
+    mini-batch loss stops being finite ends there, before that update. A schedule of :mod:`lrlib.plateau` reads the
+    validation loss as the run goes, and may end it.
 
     Args:
         model: maps inputs of shape (B, C, H, W) to logits of shape (B, classes); already on the data's device.
@@ -150,15 +151,19 @@ def train(
         eval_every = _check.integer("eval_every", eval_every, 1)
     if batch_size > len(data.x_train):
         raise ValueError(f"batch_size={batch_size!r}: must be <= {len(data.x_train)}, the number of training examples")
-    for part in schedule if isinstance(schedule, list | tuple) else [schedule]:
+    parts = [*(schedule if isinstance(schedule, list | tuple) else [schedule]), momentum]
+    for part in parts:
         if getattr(part, "warmup_steps", 0) > steps:
             raise ValueError(f"steps={steps!r}: must be >= {part.warmup_steps}, the warm-up of {part}")
+    watchers = list(dict.fromkeys(part for part in parts if getattr(part, "watches", False)))
     if schedule is None and momentum is not None:
         raise ValueError("momentum: must be None without a schedule")
     if optimizer is None:
         if schedule is None:
             raise ValueError("schedule=None: must be a Schedule unless an optimizer brings its own rate")
         optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    for watcher in watchers:
+        watcher.begin(data)
     scheduler = None if schedule is None else ScheduleLR(optimizer, schedule, momentum=momentum)
 
     rates, losses, ratios, evaluations = [], [], [], []
@@ -195,12 +200,17 @@ def train(
             rates.append([float(group["lr"]) for group in optimizer.param_groups])
             if track_updates:
                 ratios.append((torch.dist(_weights(model), before) / before.norm()).item())
+            ends = [watcher.watch(t + 1, model) for watcher in watchers]
             if scheduler is not None:
                 scheduler.step()
             for callback in callbacks:
                 callback(t + 1, model, optimizer)
             if eval_every and (t + 1) % eval_every == 0:
                 measure(t + 1)
+            if any(ends):
+                break
+        if any([watcher.finish(model) for watcher in watchers]) and evaluations and evaluations[-1][0] == len(losses):
+            evaluations.pop()
         if not evaluations or evaluations[-1][0] != len(losses):
             measure(len(losses))
 

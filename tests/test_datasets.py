@@ -553,3 +553,43 @@ def test_the_order_depends_on_the_seed_alone():
 def test_bad_batches_are_refused_when_asked_for(arguments, error, message):
     with pytest.raises(error, match=message):
         batches(*arguments)
+
+
+def test_relabelled_draws_a_share_of_the_training_labels():
+    data = lrlib.digits()
+    for fraction in (0.0, 0.4, 1.0):
+        noisy = lrlib.relabelled(data, fraction, seed=3)
+        wrong = (noisy.y_train != data.y_train).double().mean().item()
+        assert wrong == pytest.approx(0.9 * fraction, abs=0.04)  # 3 standard deviations of 1,297 draws
+        assert torch.equal(noisy.y_test, data.y_test) and torch.equal(noisy.x_train, data.x_train)
+    again = lrlib.relabelled(data, 0.4, seed=3)
+    assert torch.equal(again.y_train, lrlib.relabelled(data, 0.4, seed=3).y_train)
+    assert not torch.equal(again.y_train, lrlib.relabelled(data, 0.4, seed=4).y_train)
+
+
+def test_hold_out_splits_the_training_set_and_keeps_the_test_set():
+    data = lrlib.digits()
+    final, valid = lrlib.hold_out(data, 0.25, seed=2)
+    assert len(valid.x_test) == 324 and len(final.x_train) == 1297 - 324
+    assert torch.equal(final.x_test, data.x_test) and torch.equal(final.x_train, valid.x_train)
+    together = torch.cat([final.x_train, valid.x_test]).flatten(1).sum(1).sort().values
+    assert torch.equal(together, data.x_train.flatten(1).sum(1).sort().values)
+    assert len(set(map(bytes, torch.cat([final.x_train, valid.x_test]).numpy()))) == 1297
+    pairs = {bytes(x): y for x, y in zip(data.x_train.numpy(), data.y_train.tolist(), strict=True)}
+    for part in ((final.x_train, final.y_train), (valid.x_test, valid.y_test)):
+        assert all(pairs[bytes(x)] == y for x, y in zip(part[0].numpy(), part[1].tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda data: lrlib.relabelled(data, 1.5), "fraction=1.5"),
+        (lambda data: lrlib.relabelled(data, 0.5, seed=-1), "seed=-1"),
+        (lambda data: lrlib.hold_out(data, 0.0), "fraction=0.0"),
+        (lambda data: lrlib.hold_out(data, 1.0), "fraction=1.0"),
+        (lambda data: lrlib.hold_out(data, 0.5, seed=-1), "seed=-1"),
+    ],
+)
+def test_relabelled_and_hold_out_refuse(call, named):
+    with pytest.raises(ValueError, match=named):
+        call(lrlib.digits())

@@ -24,7 +24,7 @@ except ImportError:
     loss_landscapes = None
 
 THREADS = 2
-REPEATS = 3
+REPEATS = 7
 STEPS = 25
 
 
@@ -47,7 +47,9 @@ def theirs(model, x, y, steps):
 def compare(name, model, x, y, goal):
     model.eval()
     ours(model, x, y, 3), theirs(model, x, y, 3)
-    pairs = [(seconds(lambda: ours(model, x, y, STEPS)), seconds(lambda: theirs(model, x, y, STEPS))) for _ in range(REPEATS)]
+    pairs = [
+        (seconds(lambda: ours(model, x, y, STEPS)), seconds(lambda: theirs(model, x, y, STEPS))) for _ in range(REPEATS)
+    ]
     ratio = min(b for _, b in pairs) / min(a for a, _ in pairs)
     middle = statistics.median(b / a for a, b in pairs)
     points = STEPS**2

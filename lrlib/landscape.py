@@ -8,8 +8,11 @@ something fails on the way.
 
 import contextlib
 import copy
+import queue
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +46,7 @@ __all__ = [
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 BATCHED_EXAMPLES = 8192  # points times examples in one batched evaluation, at most
 BATCHED_POINTS = 16
+LOOP_POINTS = 8  # that a thread takes at a time
 PROBED_POINTS = 4  # at a time, to find the faster way
 CACHE_BYTES = 2**28  # of first-layer outputs, kept for a whole line or plane
 
@@ -283,13 +287,21 @@ def _modes_kept(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def _cross_entropy(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """F.cross_entropy; on a CPU the softmax of few classes is about five times as fast along the columns."""
+    if logits.ndim == 2 and y.ndim == 1:
+        logits, y = logits.T[None], y[None]
+    return F.cross_entropy(logits, y)
+
+
 class _Evaluator:
     """Losses of a model at θ + C U for coefficients C (P, m) and directions U (m, d), by functional calls."""
 
     def __init__(self, model, directions, x, y, loss, batch_size, recompute):
         if len(x) == 0 or len(x) != len(y):
             raise ValueError(f"x, y: have lengths {len(x)} and {len(y)}, must be equal and >= 1")
-        self.model, self.directions, self.loss = model, directions, loss
+        self.model, self.directions = model, directions
+        self.loss = _cross_entropy if loss is F.cross_entropy else loss
         self.parameters = _trainable(model)
         self.theta = parameter_vector(model)
         self.sizes = [p.numel() for p in self.parameters.values()]
@@ -297,8 +309,8 @@ class _Evaluator:
         self.weights = [len(xs) / len(x) for xs, _ in self.chunks]
         self.norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self.recompute = recompute and any(m.running_mean is not None for m in self.norms)
-        self.coefficients = None  # of the point in evaluation, for the first layer's shortcut
-        self.chunk = 0
+        self.walkers, self.map = 1, map
+        self.here = threading.local()  # coefficients and chunk in evaluation, for the first layer's shortcut
 
     def views(self, vector: torch.Tensor) -> dict[str, torch.Tensor]:
         pieces = vector.split(self.sizes)
@@ -308,14 +320,14 @@ class _Evaluator:
         """At these parameters and buffers; they may be in `model` already."""
         total = 0.0
         for i, ((x, y), weight) in enumerate(zip(self.chunks, self.weights, strict=True)):
-            self.chunk = i
+            self.here.chunk = i
             out = functional_call(self.model, values, (x,)) if model is None else model(x)
             total = total + weight * self.loss(out, y)
         return total
 
     def at(self, c: torch.Tensor) -> torch.Tensor:
         """The loss at one point."""
-        self.coefficients = c
+        self.here.coefficients = c
         return self.scalar(self.mean_loss(self.views(self.theta + c @ self.directions)))
 
     def scalar(self, value: torch.Tensor) -> torch.Tensor:
@@ -338,7 +350,7 @@ class _Evaluator:
             for m in self.norms:
                 m.momentum = None
             for i, (x, _) in enumerate(self.chunks):
-                self.chunk = i
+                self.here.chunk = i
                 functional_call(self.model, (values, buffers), (x,))
         finally:
             for m, momentum in zip(self.norms, momenta, strict=True):
@@ -346,26 +358,49 @@ class _Evaluator:
         return buffers
 
     def loop(self, coefficients: torch.Tensor, tick: Callable[[int], object]) -> torch.Tensor:
-        """With a copy of the model that lives in one vector: plain calls are faster than functional ones."""
-        vector, values = self.theta.clone(), []
-        views = self.views(vector)
+        """One point after the other; on a CPU in as many threads as PyTorch would use inside of one point.
+
+        Each thread has a copy of the model that lives in one vector: plain calls are faster than functional ones, and
+        whole points in parallel faster than parts of one.
+        """
+        points = min(LOOP_POINTS, -(-len(coefficients) // self.walkers))
+        values = []
+        for losses in self.map(coefficients.split(points)):
+            values.append(losses)
+            tick(len(losses))
+        return torch.cat(values)
+
+    @contextlib.contextmanager
+    def threads(self) -> Iterator[None]:
+        """Within the block the loop has its threads."""
+        walkers = [_Walker(self)]
+        if self.theta.device.type == "cpu" and walkers[0].double is not None:
+            walkers += [_Walker(self) for _ in range(torch.get_num_threads() - 1)]
+        self.walkers = len(walkers)
+        if self.walkers == 1:
+            self.map = lambda pieces: map(walkers[0].losses, pieces)
+            yield
+            return
+
+        free: queue.SimpleQueue[_Walker] = queue.SimpleQueue()
+        for walker in walkers:
+            free.put(walker)
+
+        def walk(some):
+            walker = free.get()
+            try:
+                return walker.losses(some)
+            finally:
+                free.put(walker)
+
+        threads = torch.get_num_threads()
+        pool = ThreadPoolExecutor(self.walkers, initializer=torch.set_num_threads, initargs=(1,))
+        self.map = lambda pieces: pool.map(walk, pieces)
         try:
-            double = copy.deepcopy(self.model)
-        except RuntimeError:  # a model that keeps computed tensors cannot be copied
-            double = None
-        for name, p in () if double is None else double.named_parameters():
-            if name in views:
-                p.data = views[name]
-        for c in coefficients:
-            torch.addmv(self.theta, self.directions.T, c, out=vector)
-            self.coefficients = c
-            if self.recompute:
-                loss = self.mean_loss(views | self.fresh_statistics(views))
-            else:
-                loss = self.mean_loss(views, double)
-            values.append(self.scalar(loss))
-            tick(1)
-        return torch.stack(values)
+            yield
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
 
     def batched(self, coefficients: torch.Tensor, points: int, tick: Callable[[int], object]) -> torch.Tensor:
         values = []
@@ -390,8 +425,8 @@ class _Evaluator:
             return
 
         def forward(_):
-            base, *moved = outputs[self.chunk]
-            for c, out in zip(self.coefficients.unbind(-1), moved, strict=True):
+            base, *moved = outputs[self.here.chunk]
+            for c, out in zip(self.here.coefficients.unbind(-1), moved, strict=True):
                 base = torch.addcmul(base, out, c)
             return base
 
@@ -449,6 +484,33 @@ class _Evaluator:
         return outputs
 
 
+class _Walker:
+    """A copy of the evaluator's model that lives in one vector, to go from point to point in a thread of its own."""
+
+    def __init__(self, evaluator: _Evaluator):
+        self.evaluator, self.vector = evaluator, evaluator.theta.clone()
+        self.views, self.double = evaluator.views(self.vector), None
+        if evaluator.recompute:
+            return
+        try:
+            self.double = copy.deepcopy(evaluator.model)
+        except RuntimeError:  # a model that keeps computed tensors cannot be copied
+            return
+        for name, p in self.double.named_parameters():
+            if name in self.views:
+                p.data = self.views[name]
+
+    @torch.no_grad()  # which holds for a thread
+    def losses(self, coefficients: torch.Tensor) -> torch.Tensor:
+        evaluator, values = self.evaluator, []
+        for c in coefficients:
+            torch.addmv(evaluator.theta, evaluator.directions.T, c, out=self.vector)
+            evaluator.here.coefficients = c
+            fresh = evaluator.fresh_statistics(self.views) if evaluator.recompute else {}
+            values.append(evaluator.scalar(evaluator.mean_loss(self.views | fresh, self.double)))
+        return torch.stack(values)
+
+
 def _losses(model, x, y, directions, coefficients, loss, batch_size, batch_norm, method, what) -> tuple:
     """The losses of all points, shape (P,), and the method."""
     batch_size = _check.integer("batch_size", batch_size, 1)
@@ -462,9 +524,11 @@ def _losses(model, x, y, directions, coefficients, loss, batch_size, batch_norm,
             if method == "batched":
                 raise ValueError("method='batched': must be 'loop' or 'auto' where BatchNorm statistics are recomputed")
             method = "loop"
-        with evaluator.first_layer_shared(), tqdm(
-            total=len(coefficients), desc=what, unit="point", leave=False, disable=None
-        ) as bar:
+        with (
+            evaluator.first_layer_shared(),
+            contextlib.nullcontext() if method == "batched" else evaluator.threads(),
+            tqdm(total=len(coefficients), desc=what, unit="point", leave=False, disable=None) as bar,
+        ):
             if method == "auto":
                 values, method = _auto(evaluator, coefficients, points, bar.update)
             elif method == "batched":
@@ -475,11 +539,11 @@ def _losses(model, x, y, directions, coefficients, loss, batch_size, batch_norm,
 
 
 def _auto(evaluator: _Evaluator, coefficients: torch.Tensor, points: int, tick) -> tuple[torch.Tensor, str]:
-    """Both ways take turns on the first points, whose losses are kept, and the faster one does the rest."""
+    """Each way does some of the first points, whose losses are kept, and the faster one does the rest."""
     if points < PROBED_POINTS or len(coefficients) < 16 * PROBED_POINTS:
         return evaluator.loop(coefficients, tick), "loop"
     values, seconds = [], {"batched": [], "loop": []}
-    turns = ("batched", "loop", "batched")
+    turns = ("loop", "loop", "batched", "batched")  # the first call of each also prepares
     for some, method in zip(coefficients.split(PROBED_POINTS), turns, strict=False):
         start = time.perf_counter()
         if method == "loop":
@@ -491,7 +555,7 @@ def _auto(evaluator: _Evaluator, coefficients: torch.Tensor, points: int, tick) 
                 return evaluator.loop(coefficients, tick), "loop"
         values[-1].sum().item()
         seconds[method].append(time.perf_counter() - start)
-    method = "batched" if seconds["batched"][1] < seconds["loop"][0] else "loop"  # the first call also prepares
+    method = "batched" if seconds["batched"][1] < seconds["loop"][1] else "loop"
     rest = coefficients[len(turns) * PROBED_POINTS :]
     values.append(evaluator.batched(rest, points, tick) if method == "batched" else evaluator.loop(rest, tick))
     return torch.cat(values), method
@@ -542,9 +606,7 @@ def loss_line(
     """
     position = _axis("position", position)
     directions = _check_directions("direction", [direction], model, 1)
-    values, method = _losses(
-        model, x, y, directions, position[:, None], loss, batch_size, batch_norm, method, "line"
-    )
+    values, method = _losses(model, x, y, directions, position[:, None], loss, batch_size, batch_norm, method, "line")
     return Line(position, values, method)
 
 
@@ -579,9 +641,7 @@ def loss_between(
     if shapes[0] != shapes[1]:
         raise ValueError("other: must have trainable parameters of the same shapes as model")
     direction = parameter_vector(other) - parameter_vector(model)
-    return loss_line(
-        model, x, y, direction, position, loss=loss, batch_size=batch_size, batch_norm="recompute"
-    )
+    return loss_line(model, x, y, direction, position, loss=loss, batch_size=batch_size, batch_norm="recompute")
 
 
 def loss_plane(

@@ -97,9 +97,7 @@ def test_both_methods_agree(digits, kind):
     model = network(kind)
     directions = [landscape.random_direction(model, seed) for seed in (1, 2)]
     a = np.linspace(-1, 1, 9)
-    loop, batched = (
-        landscape.loss_plane(model, *digits, directions, a, a, method=m).loss for m in ("loop", "batched")
-    )
+    loop, batched = (landscape.loss_plane(model, *digits, directions, a, a, method=m).loss for m in ("loop", "batched"))
     np.testing.assert_allclose(loop, batched, rtol=2e-5)
 
 
@@ -460,3 +458,55 @@ def test_drawing_clips_what_is_not_finite():
         landscape.draw_plane(flat, landscape.Plane(a, a, loss - 1, "loop"), top=3.0)
     with pytest.raises(ValueError, match="must have 2"):
         landscape.draw_path(flat, landscape.Projection(np.zeros((3, 1)), np.zeros(3), 1.0))
+
+
+@pytest.fixture
+def threads():
+    """Sets the number of PyTorch's threads, and puts it back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch_norm", ["keep", "recompute"])
+def test_the_losses_do_not_depend_on_the_number_of_threads(digits, threads, kind, batch_norm):
+    model = network(kind)
+    u = landscape.random_direction(model, 1, vectors="entry")
+    position = np.linspace(-1, 1, 50)
+    lines = {}
+    for count in (1, 3):
+        threads(count)
+        lines[count] = landscape.loss_line(
+            model, *digits, u, position, method="loop", batch_norm=batch_norm, batch_size=25
+        ).loss
+        assert torch.get_num_threads() == count
+    np.testing.assert_allclose(lines[3], lines[1], rtol=2e-5)
+    assert len(set(lines[3].round(9))) > 40
+
+
+def test_an_error_in_a_thread_comes_out_and_leaves_everything_as_it_was(digits, threads):
+    threads(3)
+    model = network("resnet")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    calls = []
+
+    def failing(logits, y):
+        calls.append(torch.is_grad_enabled())
+        if len(calls) == 40:
+            raise RuntimeError("the fortieth call")
+        return F.cross_entropy(logits, y)
+
+    u = landscape.random_direction(model, 1)
+    with pytest.raises(RuntimeError, match="the fortieth call"):
+        landscape.loss_line(model, *digits, u, np.linspace(-1, 1, 400), method="loop", loss=failing)
+    assert len(calls) < 100 and not any(calls)
+    assert torch.get_num_threads() == 3 and model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_cross_entropy_along_the_columns_is_cross_entropy():
+    with lrlib.seeded(0):
+        logits, shares = 5 * torch.randn(30, 7, dtype=torch.float64), torch.rand(30, 7, dtype=torch.float64).softmax(1)
+    for y in (torch.arange(30) % 7, shares):
+        torch.testing.assert_close(landscape._cross_entropy(logits, y), F.cross_entropy(logits, y), rtol=1e-12, atol=0)

@@ -8,13 +8,16 @@ PYTEST_ARGS ?=
 
 notebooks_given = $(if $(CHAPTERS),$(foreach c,$(CHAPTERS),book/$(c:book/%=%)$(if $(filter %.ipynb,$(c)),,.ipynb)),$(wildcard book/*.ipynb))
 
-.PHONY: help book notebooks test full bench serve clean environment
+.PHONY: help book pdf notebooks test full bench serve clean environment
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 book: environment ## build the HTML from the stored outputs, strictly, and print the page to open
 	@$(PY) tools/build.py
+
+pdf: environment ## the whole book as one page and as a PDF, through Chromium
+	@$(PY) tools/pdf.py
 
 notebooks: environment ## execute the chapters at tour scale and store their outputs (CHAPTERS="annealing ...")
 	@$(PY) tools/notebooks.py $(notebooks_given)

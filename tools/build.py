@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+from chapter_line import repository
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 FINGERPRINT = BUILD / ".fingerprint"
@@ -30,9 +32,9 @@ CANONICAL = re.compile(r"""rel\s*=\s*["'](?:canonical|license)["']""")
 def fingerprint() -> str:
     """A hash of everything that concerns all pages."""
     names = ["_config.yml", "_toc.yml", "requirements.lock", "book/references.bib"]
-    names += ["tools/build.py", "tools/book_html.py"]
+    names += ["tools/build.py", "tools/book_html.py", "tools/chapter_line.py", "data/run_seconds.json"]
     files = [ROOT / name for name in names] + sorted((ROOT / "book" / "_static").rglob("*"))
-    digest = hashlib.sha256(str(ROOT).encode())
+    digest = hashlib.sha256(f"{ROOT} {repository()}".encode())
     for file in files:
         if file.is_file():
             digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes())

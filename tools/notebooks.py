@@ -3,9 +3,11 @@
     tools/notebooks.py book/annealing.ipynb ...
 
 Chapters run in parallel over the cores, with one thread each. A chapter is written back only when every cell ran and
-nothing went to stderr, and only in a normal form: an unchanged chapter gives an unchanged file.
+nothing went to stderr, and only in a normal form: an unchanged chapter gives an unchanged file. The seconds it took
+are kept in data/run_seconds.json, for the line under its title.
 """
 
+import json
 import os
 import re
 import sys
@@ -14,10 +16,12 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import nbformat
+from chapter_line import ROOT, RUN_SECONDS
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from traitlets.config import Config
 
+BOOK = ROOT / "book"
 CELL_TIMEOUT = 600  # seconds
 READS_OTHERS = ("ledger",)  # chapters that read the outputs of the others, so they run after them
 THREADS = (
@@ -119,9 +123,29 @@ def execute(path: Path) -> tuple[bool, float]:
     return after != before, time.perf_counter() - start
 
 
-def run_all(paths: list[Path]) -> int:
-    """Run chapters in parallel; the number that failed."""
-    failed = 0
+def remembered(known: dict[str, int], measured: dict[str, float]) -> dict[str, int]:
+    """Whole seconds by chapter. A time within a factor of two of the known one is noise, and is not taken over.
+
+    >>> remembered({"annealing": 60}, {"annealing": 80.3, "cyclical": 45.2})
+    {'annealing': 60, 'cyclical': 45}
+    """
+    new = {name: max(1, round(seconds)) for name, seconds in measured.items()}
+    changed = {name for name, seconds in new.items() if not known.get(name, 0) / 2 <= seconds <= 2 * known.get(name, 0)}
+    return dict(sorted((known | {name: new[name] for name in changed}).items()))
+
+
+def remember(measured: dict[str, float]) -> None:
+    """Update the file of the chapters' running times, where a time has really changed."""
+    known = json.loads(RUN_SECONDS.read_text(encoding="utf-8"))
+    chapters = {path.stem for path in BOOK.glob("*.ipynb")}
+    new = {name: seconds for name, seconds in remembered(known, measured).items() if name in chapters}
+    if new != known:
+        RUN_SECONDS.write_text(json.dumps(new, indent=1) + "\n", encoding="utf-8")
+
+
+def run_all(paths: list[Path]) -> tuple[int, dict[str, float]]:
+    """Run chapters in parallel; the number that failed, and the seconds of the others."""
+    failed, times = 0, {}
     with ProcessPoolExecutor(max_workers=min(len(paths), os.cpu_count() or 1)) as pool:
         futures = {pool.submit(execute, path): path for path in paths}
         for future in as_completed(futures):
@@ -132,8 +156,9 @@ def run_all(paths: list[Path]) -> int:
                 failed += 1
                 print(f"{name:20} FAILED, not stored\n{error}", file=sys.stderr, flush=True)
             else:
+                times[name] = seconds
                 print(f"{name:20} {seconds:6.1f} s  {'stored' if changed else 'unchanged'}", flush=True)
-    return failed
+    return failed, times
 
 
 def main(arguments: list[str]) -> int:
@@ -148,7 +173,9 @@ def main(arguments: list[str]) -> int:
     for last in (False, True):
         wave = [path for path in paths if (path.stem in READS_OTHERS) is last]
         if wave:
-            failed += run_all(wave)
+            missed, times = run_all(wave)
+            failed += missed
+            remember({path.stem: times[path.stem] for path in wave if path.stem in times and path.parent == BOOK})
     print(f"{len(paths) - failed} of {len(paths)} chapters in {time.perf_counter() - start:.1f} s")
     return 1 if failed else 0
 

@@ -1,6 +1,7 @@
 """lrlib: learning rates for neural networks, as pure schedules, one training loop, and measurements."""
 
 from lrlib.adaptive import Adadelta, Adagrad, Adam, FTRLProximal, HillClimb, Hypergradient, Parabola, RMSprop
+from lrlib.augment import Augmentation, augmented
 from lrlib.claims import CLAIMS, Verdict, settle
 from lrlib.curvature import (
     adaptive_sharpness,
@@ -68,7 +69,7 @@ from lrlib.landscape import (
     project,
     random_direction,
 )
-from lrlib.models import PreResNet, conv_net, mlp, parameter_count
+from lrlib.models import PreResNet, conv_net, in_bfloat16, mlp, parameter_count, resnet9
 from lrlib.plateau import early_stopping, plateaus, reduce_on_plateau
 from lrlib.plotting import COLORS, DASHES, band, dot_intervals, label_lines
 from lrlib.replicas import GridResult, Stack, train_grid

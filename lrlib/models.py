@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lrlib import _check
 
-__all__ = ["mlp", "conv_net", "PreResNet", "parameter_count"]
+__all__ = ["mlp", "conv_net", "PreResNet", "resnet9", "in_bfloat16", "parameter_count"]
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "gelu": nn.GELU}
 VECTOR_NORMS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, None: None}
@@ -91,9 +91,7 @@ def _picture_arguments(width: int, in_channels: int, num_classes: int, norm: str
     )
 
 
-def conv_net(
-    width: int = 16, in_channels: int = 1, num_classes: int = 10, norm: str | None = "batch"
-) -> nn.Sequential:
+def conv_net(width: int = 16, in_channels: int = 1, num_classes: int = 10, norm: str | None = "batch") -> nn.Sequential:
     """A plain net of three 3x3 convolutions, then the mean over the picture and a linear layer.
 
     The convolutions have `width`, 2 `width` and 4 `width` channels, each followed by the norm and a ReLU, the first
@@ -212,3 +210,91 @@ class PreResNet(nn.Module):
         """Logits of shape (B, num_classes) of pictures of shape (B, in_channels, H, W)."""
         x = F.relu(self.norm(self.blocks(self.stem(x))))
         return self.head(x.mean(dim=(2, 3)))
+
+
+class _Residual(nn.Sequential):
+    """x + f(x)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + super().forward(x)
+
+
+class _Scaled(nn.Linear):
+    """A linear layer without bias whose output is divided by 8."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) / 8
+
+
+def resnet9(width: int = 64, in_channels: int = 3, num_classes: int = 10) -> nn.Sequential:
+    """A residual network of nine layers that trains fast, after Page, *How to train your ResNet* (2018).
+
+    A layer is a 3x3 convolution without bias, BatchNorm and ReLU. With w the width: a layer to w channels; to 2w, 2x2
+    max pooling, a residual pair of layers; to 4w, pooling; to 8w, pooling, a residual pair; the maximum over the
+    picture; a linear layer without bias, divided by 8, so that the first logits are small. The initial weights are those
+    that PyTorch draws.
+
+    Args:
+        width: w, >= 1.
+        in_channels, num_classes: C of the input (B, C, H, W) and the number of logits, >= 1; H, W >= 8.
+
+    Raises:
+        TypeError: a number is not an integer.
+        ValueError: a number is < 1.
+
+    Example:
+        >>> resnet9(width=4)(torch.zeros(5, 3, 32, 32)).shape
+        torch.Size([5, 10])
+        >>> f"{parameter_count(resnet9()):,}"
+        '6,573,120'
+    """
+    w, in_channels, num_classes = _picture_arguments(width, in_channels, num_classes, "batch")
+
+    def layer(channels_in: int, channels: int) -> list[nn.Module]:
+        conv = nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
+        return [conv, nn.BatchNorm2d(channels), nn.ReLU()]
+
+    def pair(channels: int) -> nn.Module:
+        return _Residual(*layer(channels, channels), *layer(channels, channels))
+
+    return nn.Sequential(
+        *layer(in_channels, w),
+        *layer(w, 2 * w),
+        nn.MaxPool2d(2),
+        pair(2 * w),
+        *layer(2 * w, 4 * w),
+        nn.MaxPool2d(2),
+        *layer(4 * w, 8 * w),
+        nn.MaxPool2d(2),
+        pair(8 * w),
+        nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(),
+        _Scaled(8 * w, num_classes, bias=False),
+    )
+
+
+class _InBfloat16(nn.Module):
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.model(x).float()
+
+
+def in_bfloat16(model: nn.Module) -> nn.Module:
+    """The model with its products computed in bfloat16 and its pictures in channels-last order, to be fast on a GPU.
+
+    The parameters, and the logits that come out, stay float32: `torch.autocast` casts what goes into convolutions and
+    linear layers. The parameters are those of `model`, their memory laid out anew.
+
+    Args:
+        model: maps pictures (B, C, H, W) to logits (B, classes).
+
+    Example:
+        >>> fast = in_bfloat16(resnet9(width=4))
+        >>> fast(torch.zeros(5, 3, 32, 32)).dtype, {p.dtype for p in fast.parameters()}
+        (torch.float32, {torch.float32})
+    """
+    return _InBfloat16(model.to(memory_format=torch.channels_last))

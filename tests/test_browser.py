@@ -47,6 +47,9 @@ THIN_OUT_BLOCKS = """() => {
   }
 }"""
 AXE = "(rules) => axe.run(document, {resultTypes: ['violations'], preload: false, iframes: false, ...rules})"
+LONG_LINES = """() => [...document.querySelectorAll("pre:has(> .line)")]
+  .filter((listing) => listing.scrollWidth > listing.clientWidth + 1)
+  .map((listing) => listing.textContent.slice(0, 120))"""
 WIDER = """() => document.documentElement.scrollWidth <= innerWidth ? null : [...document.querySelectorAll("main *")]
   .filter((e) => e.getBoundingClientRect().right > innerWidth + 1).slice(0, 5).map((e) => e.outerHTML.slice(0, 120))"""
 
@@ -80,6 +83,7 @@ async def visit(browser, path: Path, root: Path, axe: str) -> dict[str, list[str
         found = await page.evaluate(WIDER)
         if found is not None:
             wide.append(f"{name} at {size['width']} px: {found}")
+        wide += [f"{name} at {size['width']} px: {code}" for code in await page.evaluate(LONG_LINES)]
         height = min(TALLEST, await page.evaluate("document.documentElement.scrollHeight"))
         await page.set_viewport_size({**size, "height": height})
         for theme in ("light", "dark"):
@@ -149,7 +153,7 @@ def test_no_page_asks_another_host_for_anything(report):
     assert not report["foreign"], "\n".join(report["foreign"])
 
 
-def test_no_page_scrolls_sideways(report):
+def test_no_page_and_no_listing_scrolls_sideways(report):
     assert not report["wide"], "\n".join(report["wide"])
 
 

@@ -1,4 +1,4 @@
-"""A small Sphinx extension: what every page's head says of the book, and nothing that a page does not use.
+"""A small Sphinx extension: what every page's head says of the book, lines that wrap, and nothing that is not used.
 
 Jupyter Book always adds Thebe's scripts, twice, so that every page begins with an error on the console; this book has
 no Thebe. And docutils gives bibliographies roles that ARIA does not allow there, so that screen readers lose the list.
@@ -6,6 +6,12 @@ no Thebe. And docutils gives bibliographies roles that ARIA does not allow there
 
 import html
 import re
+
+LISTING = re.compile(r'(<div class="([^"]*)"><div class="highlight"><pre>)(.*?)(</pre>)', re.DOTALL)
+TAG = re.compile("<[^>]*>")
+DEEPEST = 24  # characters: what continues further right would not fit on a phone
+GAP = re.compile(r"(?<=\S) {2,}(?=\S)")
+FORMULA = re.compile(r'(\(?)(<span class="math notranslate nohighlight">[^<]*</span>)([.,;:!?)’”]*)')
 
 ROLES = (' role="list" class="citation-list"', ' class="citation-list"'), (' role="doc-biblioentry"', "")
 
@@ -34,6 +40,35 @@ def describe(app, pagename, templatename, context, doctree) -> None:
     context["metatags"] = context.get("metatags", "") + "\n".join(lines)
 
 
+def wrapping(listing: re.Match) -> str:
+    """A listing whose long lines continue under their own indent. A printed table of four or more columns stays.
+
+    >>> printed = '<div class="output"><div class="highlight"><pre>{}\\n</pre>'
+    >>> LISTING.sub(wrapping, printed.format("a sentence\\n  and another")).count('<span class="line"')
+    2
+    >>> LISTING.sub(wrapping, printed.format("a  1  2  3\\nb  4  5  6")).count("<span")
+    0
+    """
+    start, classes, code, end = listing.groups()
+    lines = code.removesuffix("\n").split("\n")
+    texts = [html.unescape(TAG.sub("", line)) for line in lines]
+    if "output" in classes.split() and sum(len(GAP.findall(text)) > 2 for text in texts) > 1:
+        return listing[0]
+    indents = [min(len(text) - len(text.lstrip(" ")), DEEPEST) for text in texts]
+    styles = [f' style="--indent: {indent}"' if indent else "" for indent in indents]
+    wrapped = [f'<span class="line"{style}>{line}\n</span>' for style, line in zip(styles, lines, strict=True)]
+    return start + "".join(wrapped) + end
+
+
+def held_together(formula: re.Match) -> str:
+    """A formula in a sentence together with the punctuation that touches it, which must not begin a line.
+
+    >>> FORMULA.sub(held_together, '<span class="math notranslate nohighlight">x</span>, so')
+    '<span class="lr-together"><span class="math notranslate nohighlight">x</span>,</span> so'
+    """
+    return f'<span class="lr-together">{formula[0]}</span>' if formula[1] or formula[3] else formula[0]
+
+
 def clean(app, pagename, templatename, context, doctree) -> None:
     """Change the context of a page just before it is written."""
     context["script_files"] = [
@@ -42,8 +77,10 @@ def clean(app, pagename, templatename, context, doctree) -> None:
         if "thebe" not in str(getattr(script, "filename", script)).lower()
         and "THEBE_JS_URL" not in getattr(script, "attributes", {}).get("body", "")
     ]
+    body = context.get("body", "")
     for before, after in ROLES:
-        context["body"] = context.get("body", "").replace(before, after)
+        body = body.replace(before, after)
+    context["body"] = FORMULA.sub(held_together, LISTING.sub(wrapping, body))
 
 
 def setup(app) -> dict:

@@ -58,7 +58,7 @@ def increasing(name: str, values, minimum: int) -> list[int]:
         raise TypeError(f"{name}={values!r}: must be {allowed}") from None
     if any(isinstance(item, bool) or not isinstance(item, Integral) for item in items):
         raise TypeError(f"{name}={values!r}: must be {allowed}")
-    ordered = all(a < b for a, b in zip(items, items[1:]))
+    ordered = all(a < b for a, b in zip(items, items[1:], strict=False))
     _require(bool(items) and items[0] >= minimum and ordered, name, values, allowed)
     return [int(item) for item in items]
 

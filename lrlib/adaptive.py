@@ -400,9 +400,7 @@ class Hypergradient(_Adaptive):
 
     def _step_group(self, group):
         moving = [p for p in group["params"] if p.grad is not None]
-        agreement = sum(
-            torch.sum(p.grad * self.state[p]["last"]).item() for p in moving if "last" in self.state[p]
-        )
+        agreement = sum(torch.sum(p.grad * self.state[p]["last"]).item() for p in moving if "last" in self.state[p])
         group["lr"] += group["hyper_lr"] * agreement
         for p in moving:
             self.state[p]["last"] = p.grad.clone()

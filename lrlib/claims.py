@@ -12,7 +12,19 @@ from pathlib import Path
 
 from lrlib import _check
 
-__all__ = ["CLAIMS", "MIME", "SOURCES", "VERDICTS", "Claim", "Ledger", "LedgerTable", "Settled", "Verdict", "settle", "verdicts_in"]
+__all__ = [
+    "CLAIMS",
+    "MIME",
+    "SOURCES",
+    "VERDICTS",
+    "Claim",
+    "Ledger",
+    "LedgerTable",
+    "Settled",
+    "Verdict",
+    "settle",
+    "verdicts_in",
+]
 
 MIME = "application/vnd.lrlib.verdict+json"
 VERDICTS = ("holds", "corrected", "does not hold")
@@ -96,9 +108,7 @@ class Claim:
     statement: str
 
 
-CLAIMS: dict[str, Claim] = {
-    key: Claim(key, *SOURCES[key[0]], statement) for key, statement in _STATEMENTS.items()
-}
+CLAIMS: dict[str, Claim] = {key: Claim(key, *SOURCES[key[0]], statement) for key, statement in _STATEMENTS.items()}
 
 
 @dataclass(frozen=True)
@@ -214,12 +224,17 @@ class LedgerTable:
             verdict = self.ledger.verdict(claim)
             places = self.ledger.settled[claim]
             links = ", ".join(
-                f'<a href="{place.chapter}.html#claim-{claim}">{place.chapter.replace("_", " ")}</a>' for place in places
+                f'<a href="{place.chapter}.html#claim-{claim}">{place.chapter.replace("_", " ")}</a>'
+                for place in places
             )
             evidence = "".join(f"<p>{html.escape(place.verdict.evidence)}</p>" for place in places)
+            statement = html.escape(CLAIMS[claim].statement)
             rows.append(
-                f'<tr><th scope="row">{claim}</th><td><details><summary>{html.escape(CLAIMS[claim].statement)}</summary>'
+                f'<tr><th scope="row">{claim}</th><td><details><summary>{statement}</summary>'
                 f'{evidence}</details></td><td class="{verdict.replace(" ", "-")}">{verdict}</td><td>{links}</td></tr>'
             )
-        head = "".join(f'<th scope="col">{name}</th>' for name in ("Claim", "In our words; open it for the evidence", "Verdict", "Where"))
+        head = "".join(
+            f'<th scope="col">{name}</th>'
+            for name in ("Claim", "In our words; open it for the evidence", "Verdict", "Where")
+        )
         return f'<table class="ledger"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'

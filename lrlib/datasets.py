@@ -93,9 +93,7 @@ class Dataset:
             raise ValueError(f"y_{part}: has {len(y)} labels, must have {len(x)}, as many as x_{part} pictures")
         low, high = y.min().item(), y.max().item()
         if low < 0 or high >= self.num_classes:
-            raise ValueError(
-                f"y_{part}: has labels from {low} to {high}, must be within [0, {self.num_classes - 1}]"
-            )
+            raise ValueError(f"y_{part}: has labels from {low} to {high}, must be within [0, {self.num_classes - 1}]")
 
     def to(self, device: torch.device | str) -> "Dataset":
         """The same data set with its tensors on `device`."""
@@ -517,9 +515,7 @@ def batches(num_examples: int, batch_size: int, steps: int, seed: int = 0) -> It
     return _batches(num_examples, batch_size, steps, torch.Generator().manual_seed(seed))
 
 
-def _batches(
-    num_examples: int, batch_size: int, steps: int, generator: torch.Generator
-) -> Iterator[torch.Tensor]:
+def _batches(num_examples: int, batch_size: int, steps: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
     per_epoch = num_examples // batch_size
     for step in range(steps):
         if step % per_epoch == 0:

@@ -90,8 +90,8 @@ class RangeTest:
         Args:
             rule: one of :data:`RULES`:
 
-                - "steepest": where the smoothed loss falls fastest per unit of log rate, by lines fitted to a tenth of the
-                  curve (Smith 2017; Jordan 2018).
+                - "steepest": where the smoothed loss falls fastest per unit of log rate, by lines fitted to a tenth of
+                  the curve (Smith 2017; Jordan 2018).
                 - "minimum/10": a tenth of the rate of the lowest smoothed loss (Howard and Gugger 2020).
                 - "valley": two thirds into the longest stretch of falling loss (fastai's default, after ESRI).
                 - "slide": a window slides down from the highest rate until the slope changes little (Novetta).
@@ -172,7 +172,9 @@ class RangeTest:
             lowest = int(median.argmin())
             onset = int(np.argmax(median <= median[0] - 0.1 * (median[0] - median[lowest])))
             edges = (lr[0], lr[onset], lr[lowest], lr[-1])
-            phases = zip(edges, edges[1:], ("too low", "falling", "too high"), ("0.95", "#dcefe6", "#f7e0d2"), strict=False)
+            phases = zip(
+                edges, edges[1:], ("too low", "falling", "too high"), ("0.95", "#dcefe6", "#f7e0d2"), strict=False
+            )
             for low, high, name, color in phases:
                 if high > low:
                     ax.axvspan(low, high, color=color, zorder=0, linewidth=0)
@@ -362,7 +364,7 @@ def range_test(
                 if len(pairs) < accumulate:
                     raise ValueError("data: ended early; must be an iterable that can be iterated again and again")
 
-                def closure(pairs=pairs):
+                def closure(pairs=pairs, scaler=scaler):
                     optimizer.zero_grad()
                     total = 0.0
                     for x, y in pairs:
@@ -437,7 +439,9 @@ def _restored(model: nn.Module, optimizer: torch.optim.Optimizer, data) -> Itera
     gradients = [(p, None if p.grad is None else p.grad.clone(), p.requires_grad) for p in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
     state = {p: _copy(entries) for p, entries in optimizer.state.items()}
-    groups = [{key: _copy(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    groups = [
+        {key: _copy(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+    ]
     generators = {
         generator: generator.get_state()
         for owner in (data, getattr(data, "sampler", None))

@@ -99,7 +99,8 @@ def image_schedule(
     width, height = channels[0].size
     if width * height * len(channels) < num_steps:
         raise ValueError(
-            f"image: has {width} x {height} pixels of {len(channels)} values, must have at least num_steps={num_steps!r}"
+            f"image: has {width} x {height} pixels of {len(channels)} values, "
+            f"must have at least num_steps={num_steps!r}"
         )
     factor = np.sqrt(width * height * len(channels) / num_steps)
     size = int(width / factor), int(height / factor)
@@ -149,7 +150,10 @@ def _hilbert_index(x: np.ndarray, y: np.ndarray, side: int) -> np.ndarray:
         right, lower = (x & half) > 0, (y & half) > 0
         index += half * half * ((3 * right) ^ lower)
         turn, flip = ~lower, ~lower & right
-        x, y = np.where(flip, 2 * half - 1 - (x & (2 * half - 1)), x), np.where(flip, 2 * half - 1 - (y & (2 * half - 1)), y)
+        x, y = (
+            np.where(flip, 2 * half - 1 - (x & (2 * half - 1)), x),
+            np.where(flip, 2 * half - 1 - (y & (2 * half - 1)), y),
+        )
         x, y = np.where(turn, y, x), np.where(turn, x, y)
         half //= 2
     return index

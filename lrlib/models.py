@@ -231,8 +231,8 @@ def resnet9(width: int = 64, in_channels: int = 3, num_classes: int = 10) -> nn.
 
     A layer is a 3x3 convolution without bias, BatchNorm and ReLU. With w the width: a layer to w channels; to 2w, 2x2
     max pooling, a residual pair of layers; to 4w, pooling; to 8w, pooling, a residual pair; the maximum over the
-    picture; a linear layer without bias, divided by 8, so that the first logits are small. The initial weights are those
-    that PyTorch draws.
+    picture; a linear layer without bias, divided by 8, so that the first logits are small. The initial weights are
+    those that PyTorch draws.
 
     Args:
         width: w, >= 1.

@@ -173,7 +173,9 @@ def photograph(name: str) -> Image.Image:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m lrlib.pictures", description="Write the drawn pictures as PNG files.")
+    parser = argparse.ArgumentParser(
+        prog="python -m lrlib.pictures", description="Write the drawn pictures as PNG files."
+    )
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)

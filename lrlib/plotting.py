@@ -69,7 +69,7 @@ def label_lines(ax: plt.Axes, labels: Mapping | None = None, pad: float = 4.0) -
         position[-1] -= overflow
         for k in range(len(position) - 2, -1, -1):
             position[k] = min(position[k], position[k + 1] - height)
-    for (pixel, point, line), y in zip(ends, position):
+    for (pixel, point, line), y in zip(ends, position, strict=True):
         label = line.get_label()
         ax.annotate(
             label if labels is None else labels.get(label, label),
@@ -109,7 +109,7 @@ def dot_intervals(ax: plt.Axes, values: Mapping[str, Sequence[float]], unit: str
         values: from a treatment's name to one finite value per seed; drawn from top to bottom.
         unit: label of the value axis.
     """
-    for row, (name, seeds) in enumerate(values.items()):
+    for row, seeds in enumerate(values.values()):
         seeds = np.asarray(seeds, dtype=float)
         color = COLORS[row % len(COLORS)]
         ax.plot(seeds, np.full(len(seeds), row), "o", ms=4, alpha=0.3, color=color, linestyle="none")

@@ -127,9 +127,7 @@ def load_record(name: str) -> Record:
         raise ValueError(f"{path}: is not a record ({error!r}); delete it or restore it") from error
 
 
-def measure(
-    name: str, grid: Sequence[Mapping], run: Callable[..., Mapping], data: Sequence = ()
-) -> list[dict]:
+def measure(name: str, grid: Sequence[Mapping], run: Callable[..., Mapping], data: Sequence = ()) -> list[dict]:
     """One row per point of a grid: the point and what `run` measured there.
 
     At tour scale the runs are made and returned. At full scale the record `name` is written after every run, and

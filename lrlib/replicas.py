@@ -494,7 +494,9 @@ def _rates(schedules, steps: int) -> tuple[tuple, np.ndarray]:
     for row, (name, entry) in zip(table, pairs, strict=True):
         schedule = entry if isinstance(entry, Schedule) else constant(_check.nonnegative(f"schedules[{name!r}]", entry))
         if schedule.watches:
-            raise ValueError(f"schedules[{name!r}]={schedule!r}: must not watch a run; lrlib.train takes such schedules")
+            raise ValueError(
+                f"schedules[{name!r}]={schedule!r}: must not watch a run; lrlib.train takes such schedules"
+            )
         if schedule.warmup_steps > steps:
             raise ValueError(f"steps={steps!r}: must be >= {schedule.warmup_steps}, the warm-up of {schedule}")
         row[:] = schedule(np.arange(steps))

@@ -298,9 +298,7 @@ def cosine(lr: float, T_max: int, eta_min: float = 0.0) -> Schedule:
     )
 
 
-def cosine_restarts(
-    lr: float, T_0: int, T_mult: int = 1, eta_min: float = 0.0, decay: float = 1.0
-) -> Schedule:
+def cosine_restarts(lr: float, T_0: int, T_mult: int = 1, eta_min: float = 0.0, decay: float = 1.0) -> Schedule:
     r"""Cosine decays one after the other, each restarting at the peak (SGDR).
 
     Cycle :math:`i` lasts :math:`T_i = T_0\,m^i` steps; with :math:`T_{cur}` the steps since its start,
@@ -349,9 +347,7 @@ def cosine_restarts(
     )
 
 
-def cyclic(
-    base_lr: float, max_lr: float, step_size_up: int, mode: str = "triangular", gamma: float = 1.0
-) -> Schedule:
+def cyclic(base_lr: float, max_lr: float, step_size_up: int, mode: str = "triangular", gamma: float = 1.0) -> Schedule:
     r"""A triangle wave between `base_lr` and `max_lr`, its height constant, halved per cycle, or decaying per step.
 
     With :math:`s` = `step_size_up`, cycle :math:`c = \lfloor 1 + t/(2s) \rfloor` and :math:`x = |t/s - 2c + 1|`,
@@ -396,9 +392,7 @@ def cyclic(
         return base_lr + (max_lr - base_lr) * (1 - x) * height
 
     decay = f", gamma={gamma:g}" if mode == "exp_range" else ""
-    return Schedule(
-        formula, f"cyclic({base_lr:g}, {max_lr:g}, step_size_up={step_size_up}, mode={mode!r}{decay})"
-    )
+    return Schedule(formula, f"cyclic({base_lr:g}, {max_lr:g}, step_size_up={step_size_up}, mode={mode!r}{decay})")
 
 
 def one_cycle(

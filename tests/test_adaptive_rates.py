@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 import lrlib
-from lrlib.adaptive import FTRLProximal, Adadelta, Adagrad, Adam, Hypergradient, Parabola, RMSprop
+from lrlib.adaptive import Adadelta, Adagrad, Adam, FTRLProximal, Hypergradient, Parabola, RMSprop
 
 ALL = [Adagrad, RMSprop, Adadelta, Adam, FTRLProximal, Parabola, Hypergradient]
 TORCH = {

@@ -48,18 +48,21 @@ def a_dataset(**changes):
     return Dataset(**{"name": "d", "x_train": X, "y_train": Y, "x_test": X, "y_test": Y, "num_classes": 3} | changes)
 
 
-@pytest.mark.parametrize("changes, error, message", [
-    ({"x_train": X.numpy()}, TypeError, "x_train: is a ndarray, must be a tensor"),
-    ({"x_train": X.double()}, ValueError, "x_train: is torch.float64 .* must be torch.float32"),
-    ({"x_test": X[0]}, ValueError, r"x_test: .* of shape \(1, 2, 2\), must be .* of shape \(N, C, H, W\)"),
-    ({"x_test": X[:0], "y_test": Y[:0]}, ValueError, "x_test: .* and not empty"),
-    ({"x_test": torch.zeros(3, 1, 2, 3)}, ValueError, r"x_test: .* of shape \(1, 2, 3\), must be \(1, 2, 2\)"),
-    ({"y_train": Y.int()}, ValueError, "y_train: is torch.int32 .* must be torch.int64"),
-    ({"y_train": Y[:2]}, ValueError, "y_train: has 2 labels, must have 3"),
-    ({"y_test": Y + 1}, ValueError, r"y_test: has labels from 1 to 3, must be within \[0, 2\]"),
-    ({"y_test": Y - 1}, ValueError, r"y_test: has labels from -1 to 1, must be within \[0, 2\]"),
-    ({"num_classes": 1}, ValueError, "num_classes=1: must be an integer >= 2"),
-])
+@pytest.mark.parametrize(
+    "changes, error, message",
+    [
+        ({"x_train": X.numpy()}, TypeError, "x_train: is a ndarray, must be a tensor"),
+        ({"x_train": X.double()}, ValueError, "x_train: is torch.float64 .* must be torch.float32"),
+        ({"x_test": X[0]}, ValueError, r"x_test: .* of shape \(1, 2, 2\), must be .* of shape \(N, C, H, W\)"),
+        ({"x_test": X[:0], "y_test": Y[:0]}, ValueError, "x_test: .* and not empty"),
+        ({"x_test": torch.zeros(3, 1, 2, 3)}, ValueError, r"x_test: .* of shape \(1, 2, 3\), must be \(1, 2, 2\)"),
+        ({"y_train": Y.int()}, ValueError, "y_train: is torch.int32 .* must be torch.int64"),
+        ({"y_train": Y[:2]}, ValueError, "y_train: has 2 labels, must have 3"),
+        ({"y_test": Y + 1}, ValueError, r"y_test: has labels from 1 to 3, must be within \[0, 2\]"),
+        ({"y_test": Y - 1}, ValueError, r"y_test: has labels from -1 to 1, must be within \[0, 2\]"),
+        ({"num_classes": 1}, ValueError, "num_classes=1: must be an integer >= 2"),
+    ],
+)
 def test_a_dataset_of_unfitting_parts_is_refused(changes, error, message):
     with pytest.raises(error, match=message):
         a_dataset(**changes)
@@ -256,20 +259,26 @@ def pickled(arrays):
     return arrays | {"y_test": arrays["y_test"].astype(object)}
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda a: {key: a[key] for key in a if key != "y_test"}, "has no y_test, must have the arrays x_train, y_train"),
-    (lambda a: {"images": a["x_train"]}, "has no x_train, y_train, x_test, y_test"),
-    (lambda a: a | {"x_train": a["x_train"] / 255}, r"x_train is float64 of shape .* must be uint8"),
-    (lambda a: a | {"x_test": a["x_test"].reshape(-1, 784)}, r"x_test is .* must be uint8 of shape \(N, 28, 28\)"),
-    (lambda a: a | {"x_test": np.uint8(3)}, r"x_test is uint8 of shape \(\), must be"),
-    (lambda a: a | {"x_train": a["x_train"][:0]}, "x_train is .* and not empty"),
-    (lambda a: a | {"y_train": a["y_train"].astype(np.uint8)}, r"y_train is uint8 of shape \(30,\), must be int64"),
-    (lambda a: a | {"y_train": a["y_train"][:, None]}, r"y_train is .* must be int64 of shape \(N,\)"),
-    (lambda a: a | {"y_train": a["y_train"][:-1]}, "y_train has 29 labels, must have 30"),
-    (lambda a: a | {"y_test": a["y_test"] + 1}, r"y_test has labels from 1 to 10, must be within \[0, 9\]"),
-    (lambda a: a | {"y_test": a["y_test"] - 1}, r"y_test has labels from -1 to 8, must be within \[0, 9\]"),
-    (pickled, "is damaged .*allow_pickle=False"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda a: {key: a[key] for key in a if key != "y_test"},
+            "has no y_test, must have the arrays x_train, y_train",
+        ),
+        (lambda a: {"images": a["x_train"]}, "has no x_train, y_train, x_test, y_test"),
+        (lambda a: a | {"x_train": a["x_train"] / 255}, r"x_train is float64 of shape .* must be uint8"),
+        (lambda a: a | {"x_test": a["x_test"].reshape(-1, 784)}, r"x_test is .* must be uint8 of shape \(N, 28, 28\)"),
+        (lambda a: a | {"x_test": np.uint8(3)}, r"x_test is uint8 of shape \(\), must be"),
+        (lambda a: a | {"x_train": a["x_train"][:0]}, "x_train is .* and not empty"),
+        (lambda a: a | {"y_train": a["y_train"].astype(np.uint8)}, r"y_train is uint8 of shape \(30,\), must be int64"),
+        (lambda a: a | {"y_train": a["y_train"][:, None]}, r"y_train is .* must be int64 of shape \(N,\)"),
+        (lambda a: a | {"y_train": a["y_train"][:-1]}, "y_train has 29 labels, must have 30"),
+        (lambda a: a | {"y_test": a["y_test"] + 1}, r"y_test has labels from 1 to 10, must be within \[0, 9\]"),
+        (lambda a: a | {"y_test": a["y_test"] - 1}, r"y_test has labels from -1 to 8, must be within \[0, 9\]"),
+        (pickled, "is damaged .*allow_pickle=False"),
+    ],
+)
 def test_a_file_of_something_else_is_named(folder, change, message):
     path = folder / "mnist.npz"
     np.savez(path, **change(sets_of_pictures("mnist")))
@@ -283,13 +292,16 @@ def flip_a_byte(content):
     return content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
 
 
-@pytest.mark.parametrize("damage, message", [
-    (lambda content: b"", "is truncated or no .npz file"),
-    (lambda content: b"<html>Not found</html>", "is truncated or no .npz file"),
-    (lambda content: content[: len(content) // 2], "is truncated or no .npz file"),
-    (lambda content: content[:-10], "is truncated or no .npz file"),
-    (flip_a_byte, "is damaged .*: delete it or put a whole one there"),
-])
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda content: b"", "is truncated or no .npz file"),
+        (lambda content: b"<html>Not found</html>", "is truncated or no .npz file"),
+        (lambda content: content[: len(content) // 2], "is truncated or no .npz file"),
+        (lambda content: content[:-10], "is truncated or no .npz file"),
+        (flip_a_byte, "is damaged .*: delete it or put a whole one there"),
+    ],
+)
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_a_damaged_file_is_named_and_left_alone(folder, damage, message, save):
     path = folder / "mnist.npz"
@@ -541,15 +553,18 @@ def test_the_order_depends_on_the_seed_alone():
     assert not torch.equal(torch.cat(first[:10]), torch.cat(first[10:20]))
 
 
-@pytest.mark.parametrize("arguments, error, message", [
-    ((0, 1, 1, 0), ValueError, "num_examples=0: must be an integer >= 1"),
-    ((10, 0, 1, 0), ValueError, "batch_size=0: must be an integer >= 1"),
-    ((10, 11, 1, 0), ValueError, "batch_size=11: must be <= num_examples=10"),
-    ((10, 2.0, 1, 0), TypeError, "batch_size=2.0: must be an integer"),
-    ((10, 1, -1, 0), ValueError, "steps=-1: must be an integer >= 0"),
-    ((10, 1, 1, -1), ValueError, "seed=-1: must be an integer >= 0"),
-    ((10, 1, 1, 2**63), ValueError, r"seed=9223372036854775808: must be in \[0, "),
-])
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        ((0, 1, 1, 0), ValueError, "num_examples=0: must be an integer >= 1"),
+        ((10, 0, 1, 0), ValueError, "batch_size=0: must be an integer >= 1"),
+        ((10, 11, 1, 0), ValueError, "batch_size=11: must be <= num_examples=10"),
+        ((10, 2.0, 1, 0), TypeError, "batch_size=2.0: must be an integer"),
+        ((10, 1, -1, 0), ValueError, "steps=-1: must be an integer >= 0"),
+        ((10, 1, 1, -1), ValueError, "seed=-1: must be an integer >= 0"),
+        ((10, 1, 1, 2**63), ValueError, r"seed=9223372036854775808: must be in \[0, "),
+    ],
+)
 def test_bad_batches_are_refused_when_asked_for(arguments, error, message):
     with pytest.raises(error, match=message):
         batches(*arguments)

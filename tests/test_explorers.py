@@ -111,7 +111,7 @@ def test_schedules_and_both_their_lines_are_the_curve(page, draw):
     specs = page.evaluate("LR.formulas.schedules.parameters")
     assert len(specs) == 13
     cases = [[name, drawn_values(spec, draw), 301] for name, spec in specs.items() for _ in range(12)]
-    for (name, values, count), made in zip(cases, call(page, "schedules", "make", cases), strict=True):
+    for (_, _, count), made in zip(cases, call(page, "schedules", "make", cases), strict=True):
         scale = max(made["rates"])
         lrlib_rates = eval(made["lrlib"], {"lrlib": lrlib})(np.arange(count))
         np.testing.assert_allclose(made["rates"], lrlib_rates, rtol=1e-9, atol=1e-12 * scale, err_msg=made["lrlib"])

@@ -45,7 +45,7 @@ def photograph(model, optimizer):
         "gradients": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
         "flags": [p.requires_grad for p in model.parameters()],
         "modes": [m.training for m in model.modules()],
-        "state": [{k: plain(v) for k, v in optimizer.state[p].items()} for p in model.parameters() if p in optimizer.state],
+        "state": [{k: plain(v) for k, v in entries.items()} for p, entries in optimizer.state.items()],
         "groups": [{k: plain(v) for k, v in g.items() if k != "params"} for g in optimizer.param_groups],
         "random": (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()),
     }  # fmt: skip
@@ -134,7 +134,9 @@ def test_groups_keep_their_ratio_and_accumulation_is_the_mean():
     first, second = nn.Linear(6, 3, bias=False), nn.Linear(6, 3, bias=False)
     model = nn.ModuleList([first, second])
     model.forward = lambda x: first(x) + second(x)
-    optimizer = torch.optim.SGD([{"params": first.parameters(), "lr": 1e-3}, {"params": second.parameters(), "lr": 1e-2}])
+    optimizer = torch.optim.SGD(
+        [{"params": first.parameters(), "lr": 1e-3}, {"params": second.parameters(), "lr": 1e-2}]
+    )
     seen = []
     original = optimizer.step
     optimizer.step = lambda: (seen.append([g["lr"] for g in optimizer.param_groups]), original())

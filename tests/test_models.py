@@ -52,8 +52,9 @@ def test_parameter_count_counts_trainable_scalars_once():
 # mlp
 
 
-@pytest.mark.parametrize("activation, expected", [("relu", F.relu), ("tanh", torch.tanh),
-                                                  ("sigmoid", torch.sigmoid), ("gelu", F.gelu)])
+@pytest.mark.parametrize(
+    "activation, expected", [("relu", F.relu), ("tanh", torch.tanh), ("sigmoid", torch.sigmoid), ("gelu", F.gelu)]
+)
 def test_mlp_is_the_formula(activation, expected):
     model, x = made(lambda: mlp(64, 6, 3, activation=activation)), pictures()
     first, last = (m for m in model if isinstance(m, nn.Linear))
@@ -101,8 +102,10 @@ def test_groups_of_the_norms(norm, groups):
 @pytest.mark.parametrize("make", [conv_net, PreResNet])
 @pytest.mark.parametrize("norm", [norm for norm in NORMS if norm is not None])
 def test_a_norm_makes_the_convolution_before_it_scale_invariant(make, norm):
-    model, x = made(lambda: make(4, in_channels=1, norm=norm) if make is conv_net
-                    else make(8, 4, 1, norm=norm)).double(), pictures(dtype=torch.float64)
+    model, x = (
+        made(lambda: make(4, in_channels=1, norm=norm) if make is conv_net else make(8, 4, 1, norm=norm)).double(),
+        pictures(dtype=torch.float64),
+    )
     conv = model[0] if make is conv_net else model.blocks[0].conv1
     before = model(x)
     with torch.no_grad():
@@ -183,25 +186,28 @@ def test_skip_and_plain_start_from_the_same_weights():
 # Errors
 
 
-@pytest.mark.parametrize("make, error, message", [
-    (lambda: mlp(), ValueError, r"widths=\(\): must be at least 2 integers"),
-    (lambda: mlp(64), ValueError, r"widths=\(64,\): must be at least 2 integers"),
-    (lambda: mlp(64, 0, 10), ValueError, r"widths\[1\]=0: must be an integer >= 1"),
-    (lambda: mlp(64, 2.5, 10), TypeError, r"widths\[1\]=2.5: must be an integer >= 1"),
-    (lambda: mlp(64, 10, activation="swish"), ValueError, r"activation='swish': must be one of 'relu', 'tanh'"),
-    (lambda: mlp(64, 10, norm="group"), ValueError, r"norm='group': must be one of 'batch', 'layer', None"),
-    (lambda: conv_net(0), ValueError, r"width=0: must be an integer >= 1"),
-    (lambda: conv_net(in_channels=-1), ValueError, r"in_channels=-1: must be an integer >= 1"),
-    (lambda: conv_net(num_classes=0), ValueError, r"num_classes=0: must be an integer >= 1"),
-    (lambda: conv_net(norm="Batch"), ValueError, r"norm='Batch': must be one of 'batch', 'group', .*None"),
-    (lambda: PreResNet(9), ValueError, r"depth=9: must be 6n \+ 2 with n >= 1"),
-    (lambda: PreResNet(2), ValueError, r"depth=2: must be 6n \+ 2 with n >= 1"),
-    (lambda: PreResNet(-4), ValueError, r"depth=-4: must be"),
-    (lambda: PreResNet(8.0), TypeError, r"depth=8.0: must be an integer"),
-    (lambda: PreResNet(width=0), ValueError, r"width=0: must be an integer >= 1"),
-    (lambda: PreResNet(norm="none"), ValueError, r"norm='none': must be one of"),
-    (lambda: PreResNet(skip=1), TypeError, r"skip=1: must be True or False"),
-])
+@pytest.mark.parametrize(
+    "make, error, message",
+    [
+        (lambda: mlp(), ValueError, r"widths=\(\): must be at least 2 integers"),
+        (lambda: mlp(64), ValueError, r"widths=\(64,\): must be at least 2 integers"),
+        (lambda: mlp(64, 0, 10), ValueError, r"widths\[1\]=0: must be an integer >= 1"),
+        (lambda: mlp(64, 2.5, 10), TypeError, r"widths\[1\]=2.5: must be an integer >= 1"),
+        (lambda: mlp(64, 10, activation="swish"), ValueError, r"activation='swish': must be one of 'relu', 'tanh'"),
+        (lambda: mlp(64, 10, norm="group"), ValueError, r"norm='group': must be one of 'batch', 'layer', None"),
+        (lambda: conv_net(0), ValueError, r"width=0: must be an integer >= 1"),
+        (lambda: conv_net(in_channels=-1), ValueError, r"in_channels=-1: must be an integer >= 1"),
+        (lambda: conv_net(num_classes=0), ValueError, r"num_classes=0: must be an integer >= 1"),
+        (lambda: conv_net(norm="Batch"), ValueError, r"norm='Batch': must be one of 'batch', 'group', .*None"),
+        (lambda: PreResNet(9), ValueError, r"depth=9: must be 6n \+ 2 with n >= 1"),
+        (lambda: PreResNet(2), ValueError, r"depth=2: must be 6n \+ 2 with n >= 1"),
+        (lambda: PreResNet(-4), ValueError, r"depth=-4: must be"),
+        (lambda: PreResNet(8.0), TypeError, r"depth=8.0: must be an integer"),
+        (lambda: PreResNet(width=0), ValueError, r"width=0: must be an integer >= 1"),
+        (lambda: PreResNet(norm="none"), ValueError, r"norm='none': must be one of"),
+        (lambda: PreResNet(skip=1), TypeError, r"skip=1: must be True or False"),
+    ],
+)
 def test_bad_arguments_are_named_at_construction(make, error, message):
     with pytest.raises(error, match=message):
         make()

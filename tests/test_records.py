@@ -21,8 +21,7 @@ rows = lrlib.measure("demo", [{"seed": s, "power": 2} for s in range(3)], run)
 def notebook(*cells):
     return {
         "cells": [
-            {"cell_type": "code", "source": source, "metadata": {"tags": tags}, "outputs": []}
-            for source, tags in cells
+            {"cell_type": "code", "source": source, "metadata": {"tags": tags}, "outputs": []} for source, tags in cells
         ]
     }
 

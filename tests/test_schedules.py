@@ -186,13 +186,13 @@ def test_torch_overflows_after_1024_halvings_where_triangular2_goes_on():
 
 
 def test_torch_cyclic_takes_over_the_momentum_unless_told_not_to():
-    for given in (0.0, 0.99):
-        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=given)
+    for momentum in (0.0, 0.99):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=momentum)
         torch_lr.CyclicLR(optimizer, 0.1, 0.5, 10)
         assert optimizer.param_groups[0]["momentum"] == 0.9
-        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=given)
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=momentum)
         lrlib.ScheduleLR(optimizer, lrlib.cyclic(0.1, 0.5, 10))
-        assert optimizer.param_groups[0]["momentum"] == given
+        assert optimizer.param_groups[0]["momentum"] == momentum
 
 
 @pytest.mark.parametrize("total, rise", [(50, 9), (1000, 300), (HORIZON, 6000)])

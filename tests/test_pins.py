@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 CONDA_NAMES = {"pytorch": "torch"}  # where conda-forge's name is another
 NOT_PACKAGES = {"python", "pip"}
-NOT_PINNED = {"rosetta"}  # extras that nothing but an optional test needs
+OPTIONAL = "rosetta"  # the extra of an optional test, with a lock of its own
 CUDA = re.compile(r"^(nvidia|cuda|cupy|triton|pytorch-triton)\b")
 
 
@@ -33,9 +33,9 @@ def read_lock(text: str) -> dict[str, str]:
 
 
 def read_ranges(project: dict) -> dict[str, SpecifierSet]:
-    """Name to range, of all direct dependencies and extras but those in NOT_PINNED."""
+    """Name to range, of all direct dependencies and extras but the optional one."""
     extras = project["optional-dependencies"].items()
-    lists = [project["dependencies"], *(lines for extra, lines in extras if extra not in NOT_PINNED)]
+    lists = [project["dependencies"], *(lines for extra, lines in extras if extra != OPTIONAL)]
     requirements = [Requirement(line) for lines in lists for line in lines]
     return {canonicalize_name(requirement.name): requirement.specifier for requirement in requirements}
 
@@ -84,8 +84,18 @@ def pins():
 
 
 @pytest.fixture(scope="module")
-def ranges():
-    return read_ranges(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"])
+def rosetta():
+    return read_lock((ROOT / "requirements-rosetta.lock").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+@pytest.fixture(scope="module")
+def ranges(project):
+    return read_ranges(project)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +114,20 @@ def test_lock_satisfies_the_ranges(pins, ranges):
 
 def test_conda_has_the_versions_of_the_lock(pins, ranges, conda):
     assert conda_problems(pins, conda, set(ranges)) == []
+
+
+def test_rosetta_has_pins_that_satisfy_its_ranges_and_add_to_the_lock(pins, rosetta, project):
+    ranges = read_ranges({"dependencies": project["optional-dependencies"][OPTIONAL], "optional-dependencies": {}})
+    assert range_problems(rosetta, ranges) == lock_problems(rosetta) == []
+    assert not set(pins) & set(rosetta)
+
+
+def test_the_page_rosetta_was_made_with_its_pins(pins, rosetta):
+    page = (ROOT / "book" / "rosetta.md").read_text(encoding="utf-8")
+    versions = re.search(r"^Versions: (.*)\.$", page, flags=re.MULTILINE)[1]
+    shown = dict(entry.split(" ") for entry in versions.lower().replace("pytorch", "torch").split(", "))
+    assert len(shown) == 5
+    assert shown == {name: (pins | rosetta)[name] for name in shown}
 
 
 def test_build_backend_is_pinned(pins):

@@ -34,7 +34,7 @@ def test_the_page_shows_what_the_line_does(title, library, line):
     try:
         rosetta.names(library)
     except ImportError:
-        pytest.skip(f"pip install -e '.[rosetta]' to try {library}'s lines")
+        pytest.skip(f"pip install -r requirements-rosetta.lock to try {library}'s lines")
     shown_line, shown_rates = told(title, library)
     assert shown_line == line
     for shown, rate in zip(shown_rates, rosetta.rates(library, line), strict=True):

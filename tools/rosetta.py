@@ -1,6 +1,6 @@
 """The same schedules in six libraries: their lines, and what each line really applies. Writes book/rosetta.md.
 
-    pip install -e ".[rosetta]"
+    pip install -r requirements.lock -r requirements-rosetta.lock
     python tools/rosetta.py
 
 Every line is run, and the page shows the rates that it gave; tests/test_rosetta.py runs them again, those of lrlib and

@@ -155,9 +155,9 @@ class RMSprop(_Adaptive):
 class Adadelta(_Adaptive):
     r"""Steps in the unit of the weights: the size of past steps, divided by that of past gradients.
 
-    .. math:: v_t = \rho v_{t-1} + (1 - \rho) g_t^2, \qquad
-       \Delta_t = \sqrt{\frac{u_{t-1} + \epsilon}{v_t + \epsilon}}\; g_t, \qquad
-       u_t = \rho u_{t-1} + (1 - \rho) \Delta_t^2, \qquad
+    .. math:: v_t &= \rho v_{t-1} + (1 - \rho) g_t^2, \qquad
+       \Delta_t = \sqrt{\frac{u_{t-1} + \epsilon}{v_t + \epsilon}}\; g_t, \\
+       u_t &= \rho u_{t-1} + (1 - \rho) \Delta_t^2, \qquad
        \theta_{t+1} = \theta_t - \eta \Delta_t
 
     Args:
@@ -198,8 +198,8 @@ class Adadelta(_Adaptive):
 class Adam(_Adaptive):
     r"""RMSprop along a running mean of the gradient, both means corrected for their start at zero.
 
-    .. math:: m_t = \beta_1 m_{t-1} + (1 - \beta_1) g_t, \qquad v_t = \beta_2 v_{t-1} + (1 - \beta_2) g_t^2, \qquad
-       \theta_{t+1} = \theta_t - \eta\, \frac{m_t / (1 - \beta_1^t)}{\sqrt{v_t / (1 - \beta_2^t)} + \epsilon}
+    .. math:: m_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t, \qquad v_t = \beta_2 v_{t-1} + (1 - \beta_2) g_t^2, \\
+       \theta_{t+1} &= \theta_t - \eta\, \frac{m_t / (1 - \beta_1^t)}{\sqrt{v_t / (1 - \beta_2^t)} + \epsilon}
 
     Args:
         params: parameters, or dicts of parameter groups with their own settings.
@@ -242,8 +242,8 @@ class Adam(_Adaptive):
 class FTRLProximal(_Adaptive):
     r"""Follow the regularised leader, centred on the points visited: Adagrad's rates, and weights exactly at zero.
 
-    .. math:: \eta_t = \frac{\eta}{\beta + \sqrt{G_t}}, \qquad G_t = \sum_{s \le t} g_s^2, \qquad
-       \sigma_t = \frac{1}{\eta_t} - \frac{1}{\eta_{t-1}}, \qquad z_t = z_{t-1} + g_t - \sigma_t \theta_t,
+    .. math:: \eta_t &= \frac{\eta}{\beta + \sqrt{G_t}}, \qquad G_t = \sum_{s \le t} g_s^2, \\
+       \sigma_t &= \frac{1}{\eta_t} - \frac{1}{\eta_{t-1}}, \qquad z_t = z_{t-1} + g_t - \sigma_t \theta_t,
     .. math:: \theta_{t+1} = \begin{cases} 0 & |z_t| \le \lambda_1 \\
        -\dfrac{z_t - \lambda_1 \operatorname{sign} z_t}{1/\eta_t + \lambda_2} & \text{else} \end{cases}
 
@@ -413,9 +413,10 @@ class HillClimb(torch.optim.Optimizer):
     With the smoothed gradient :math:`d_t = s\, d_{t-1} + (1 - s)\, g_t`, :math:`d_{-1} = 0`, step t compares the loss
     of the same mini-batch at the two points that a larger and a smaller rate lead to, and goes to the better one:
 
-    .. math:: \eta_t = \eta_{t-1} (1 + \epsilon) \text{ if } L(\theta_t - \eta_{t-1} (1 + \epsilon)\, d_t)
-        < L(\theta_t - \eta_{t-1} (1 - \epsilon)\, d_t), \text{ else } \eta_{t-1} (1 - \epsilon),
-        \qquad \theta_{t+1} = \theta_t - \eta_t\, d_t .
+    .. math:: \eta_t &= \eta_{t-1} (1 + \epsilon) \text{ if } L(\theta_t - \eta_{t-1} (1 + \epsilon)\, d_t)
+        < L(\theta_t - \eta_{t-1} (1 - \epsilon)\, d_t), \\
+        &\phantom{{}={}} \eta_{t-1} (1 - \epsilon) \text{ otherwise}, \\
+        \theta_{t+1} &= \theta_t - \eta_t\, d_t .
 
     Two forward passes more than gradient descent, at every step that tunes. Layers that change in a forward pass, such
     as BatchNorm, count these passes too.

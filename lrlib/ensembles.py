@@ -174,9 +174,9 @@ class WeightAverage:
 
     With :math:`\theta_k` the weights at the k-th of the given updates (k = 0, 1, ...),
 
-    .. math:: \bar\theta_k = \frac{k\,\bar\theta_{k-1} + \theta_k}{k + 1}
-              \quad\text{(SWA)}, \qquad
-              \bar\theta_k = d\,\bar\theta_{k-1} + (1 - d)\,\theta_k,\quad \bar\theta_0 = \theta_0
+    .. math:: \bar\theta_k &= \frac{k\,\bar\theta_{k-1} + \theta_k}{k + 1}
+              \quad\text{(SWA)}, \\
+              \bar\theta_k &= d\,\bar\theta_{k-1} + (1 - d)\,\theta_k,\quad \bar\theta_0 = \theta_0
               \quad\text{(EMA)}.
 
     Args:
@@ -408,8 +408,8 @@ _KINDS = {"line": _line, "bezier": _bezier, "polygon": _polygon}
 class StatePath:
     r"""A path between two states of one network.
 
-    .. math:: \theta(t) = (1 - t)\,\theta_a + t\,\theta_b \quad\text{("line")}, \qquad
-              \theta(t) = (1 - t)^2\,\theta_a + 2t(1 - t)\,\theta_c + t^2\,\theta_b \quad\text{("bezier")},
+    .. math:: \theta(t) &= (1 - t)\,\theta_a + t\,\theta_b \quad\text{("line")}, \\
+              \theta(t) &= (1 - t)^2\,\theta_a + 2t(1 - t)\,\theta_c + t^2\,\theta_b \quad\text{("bezier")},
 
     and for "polygon" the line from :math:`\theta_a` to the corner :math:`\theta_c` at t = 1/2, then that to
     :math:`\theta_b`. Buffers of floating point are interpolated along the line; see :func:`path_loss`.

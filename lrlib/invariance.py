@@ -215,8 +215,8 @@ def equivalent_schedule(schedule: Schedule, weight_decay: float, momentum: float
 
     With :math:`k_0 = 0`, :math:`P_0 = 1` and, step by step,
 
-    .. math:: \alpha_t = 1 - \eta_t(\lambda + \beta k_t), \quad k_{t+1} = (\lambda + \beta k_t)/\alpha_t, \quad
-              P_{t+1} = \alpha_t P_t, \qquad \tilde\eta_t = \frac{\eta_t}{P_t P_{t+1}}, \quad
+    .. math:: \alpha_t &= 1 - \eta_t(\lambda + \beta k_t), \quad k_{t+1} = (\lambda + \beta k_t)/\alpha_t, \quad
+              P_{t+1} = \alpha_t P_t, \\ \tilde\eta_t &= \frac{\eta_t}{P_t P_{t+1}}, \quad
               \tilde\theta_t = \theta_t / P_t .
 
     For a constant rate :math:`\alpha_t` tends to the :math:`\alpha` of :func:`exponential_equivalent`.

@@ -479,8 +479,8 @@ def wsd(
     With :math:`w` warm-up steps, the fall over :math:`d` steps that begins at step :math:`T - d`, and
     :math:`u = (t - T + d)/d` its progress, clipped to [0, 1],
 
-    .. math:: \eta_t = \min(t/w, 1)\left[\eta_{end} + (\eta - \eta_{end})\,\delta(u)\right], \qquad
-              \delta(u) = 1 - u,\quad \tfrac12(1 + \cos \pi u),\quad 1 - \sqrt{u}
+    .. math:: \eta_t &= \min(t/w, 1)\left[\eta_{end} + (\eta - \eta_{end})\,\delta(u)\right], \\
+              \delta(u) &= 1 - u,\quad \tfrac12(1 + \cos \pi u),\quad 1 - \sqrt{u}
 
     for the decays "linear", "cosine" and "sqrt".
 

@@ -18,12 +18,14 @@ HTML = ROOT / "_build" / "html"
 PAGE, PDF = ROOT / "_build" / "the-learning-rate.html", ROOT / "_build" / "the-learning-rate.pdf"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
+UNCOLOURED = ["n", "nn", "p", "w"]  # classes of tokens that look like the text around them
 REFERENCES = ("href", "src", "for", "aria-labelledby", "aria-describedby")
 
 STYLE = """
 @page { size: A4; margin: 18mm 16mm 20mm; }
 html { font-size: 10.5px; }
 body { background: white; }
+* { box-shadow: none !important; } /* a shadow is printed as a picture */
 main { display: block; max-width: 100%; }
 article { break-before: page; }
 article:first-of-type { break-before: auto; }
@@ -84,6 +86,9 @@ def article(html: str, name: str, names: set[str]) -> Tag:
     text = BeautifulSoup(html, "html.parser").find("article")
     for script in text.find_all("script"):
         script.decompose()
+    for token in text.select(".highlight span"):  # each would be an object of the PDF, for readers of screens
+        if token.get("class", [None])[0] in UNCOLOURED:
+            token.unwrap()
     seen = set()
     for tag in text.find_all(True):
         if tag.get("id") in seen:

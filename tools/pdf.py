@@ -25,15 +25,18 @@ STYLE = """
 @page { size: A4; margin: 18mm 16mm 20mm; }
 html { font-size: 10.5px; }
 body { background: white; }
-* { box-shadow: none !important; } /* a shadow is printed as a picture */
+*, [class] { box-shadow: none !important; } /* a shadow is printed as a picture */
 main { display: block; max-width: 100%; }
 article { break-before: page; }
 article:first-of-type { break-before: auto; }
-h1, h2, h3, h4, .claim-statement { break-after: avoid; }
-img, svg, table, .claim, .admonition, .proof, mjx-container[display="true"], .lr-explorer { break-inside: avoid; }
+h1, h2, h3, h4, .caption, .rubric, dt, .claim-statement { break-after: avoid; }
+h1, h2, h3, h4, tr, img, svg, table, .claim, .admonition, .proof, .lr-explorer { break-inside: avoid; }
+mjx-container[display="true"] { break-inside: avoid; }
+table.ledger { break-inside: auto; }
 div.cell_input pre, div.cell_output pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 .headerlink, .copybtn, .lr-chapter-line { display: none; }
 figcaption, figcaption * { color: black !important; }
+figcaption, .caption-text { font-weight: normal; }
 mjx-container svg * { stroke: none !important; } /* a line of width 0 is printed as a thin one */
 """
 

@@ -1,5 +1,7 @@
 """The line under a chapter's title: minutes to read and to run, the notebook to download, and where to open it.
 
+Under the book's title it is the sum of all chapters.
+
 The reading time is worked out from the notebook, the running time was measured by `make notebooks`. The repository's
 address is known in GitHub Actions and in a clone from GitHub; elsewhere the links that need it are left out.
 """
@@ -121,14 +123,34 @@ def line(notebook: dict, chapter: str, download: str, run_seconds: Mapping[str, 
     return f'<p class="lr-chapter-line">{" · ".join(parts)}</p>'
 
 
+def total(notebooks: Mapping[str, dict], run_seconds: Mapping[str, int]) -> str:
+    """The paragraph of the front page, as HTML: all chapters together.
+
+    >>> total({"x": {"cells": []}, "y": {"cells": []}}, {"x": 70, "y": 100})
+    '<p class="lr-chapter-line">2 chapters · 10 minutes to read · 3 minutes to run</p>'
+    """
+    reading = sum(map(reading_minutes, notebooks.values()))
+    running = math.ceil(sum(run_seconds[name] for name in notebooks) / 60)
+    to_read = minutes(reading) if reading < 120 else f"{round(reading / 60)} hours"
+    parts = [f"{len(notebooks)} chapters", f"{to_read} to read", f"{minutes(running)} to run"]
+    return f'<p class="lr-chapter-line">{" · ".join(parts)}</p>'
+
+
 def add_line(app, pagename, templatename, context, doctree) -> None:
-    source = Path(app.env.doc2path(pagename)) if doctree is not None else Path()
-    if source.suffix != ".ipynb":
+    if doctree is None:
         return
-    notebook = json.loads(source.read_text(encoding="utf-8"))
+    sources = {name: Path(app.env.doc2path(name)) for name in app.env.found_docs}
+    chapters = {path.stem: path for path in sources.values() if path.suffix == ".ipynb"}
     run_seconds = json.loads(RUN_SECONDS.read_text(encoding="utf-8"))
-    download = context["pathto"](f"_sources/{context['sourcename']}", 1)
-    new = line(notebook, source.stem, download, run_seconds, app.config.lr_repository)
+    if pagename == app.config.root_doc:
+        notebooks = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in chapters.items()}
+        new = total(notebooks, run_seconds)
+    elif sources[pagename].suffix == ".ipynb":
+        notebook = json.loads(sources[pagename].read_text(encoding="utf-8"))
+        download = context["pathto"](f"_sources/{context['sourcename']}", 1)
+        new = line(notebook, sources[pagename].stem, download, run_seconds, app.config.lr_repository)
+    else:
+        return
     context["body"] = context["body"].replace("</h1>", "</h1>\n" + new, 1)
 
 

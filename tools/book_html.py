@@ -9,6 +9,7 @@ import re
 
 LISTING = re.compile(r'(<div class="([^"]*)"><div class="highlight"><pre>)(.*?)(</pre>)', re.DOTALL)
 TAG = re.compile("<[^>]*>")
+BRACKET = re.compile(r'(<span class="p">[^<]*[(\[{]</span>)')
 DEEPEST = 24  # characters: what continues further right would not fit on a phone
 GAP = re.compile(r"(?<=\S) {2,}(?=\S)")
 FORMULA = re.compile(r'(\(?)(<span class="math notranslate nohighlight">[^<]*</span>)([.,;:!?)’”]*)')
@@ -56,6 +57,7 @@ def wrapping(listing: re.Match) -> str:
         return listing[0]
     indents = [min(len(text) - len(text.lstrip(" ")), DEEPEST) for text in texts]
     styles = [f' style="--indent: {indent}"' if indent else "" for indent in indents]
+    lines = [BRACKET.sub(r"\1<wbr>", line) for line in lines]
     wrapped = [f'<span class="line"{style}>{line}\n</span>' for style, line in zip(styles, lines, strict=True)]
     return start + "".join(wrapped) + end
 

@@ -19,7 +19,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import nn
 from torch.nn import functional as F
 
-from lrlib import _check
+from lrlib import _check, runtime
 
 __all__ = [
     "TraceEstimate",
@@ -47,17 +47,6 @@ class TraceEstimate:
         return f"{self.value:{spec}} ± {self.standard_error:{spec}} (standard error, {self.samples} vectors)"
 
     __str__ = lambda self: format(self, "")  # noqa: E731
-
-
-@contextlib.contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:
@@ -106,7 +95,8 @@ def _products(model, x, y, loss, batch_size) -> Iterator[tuple[Callable[[torch.T
             product = torch.autograd.grad(inner, parameters, retain_graph=keep, materialize_grads=True)
             total += torch.cat([part.reshape(-1) for part in product])
 
-    with torch.enable_grad(), _evaluation_mode(model):
+    with torch.enable_grad(), runtime.modes_kept(model):
+        model.eval()
         kept = gradient(chunks[0]) if len(chunks) == 1 else None
 
         def multiply(vector: torch.Tensor) -> torch.Tensor:

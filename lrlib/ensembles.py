@@ -263,12 +263,8 @@ def refresh_batchnorm(model: nn.Module, x: torch.Tensor, batch_size: int = 500) 
     if not _batch_norms(model):
         return
     whole = len(x) // batch_size * batch_size or len(x)
-    modes = [(module, module.training) for module in model.modules()]
-    try:
+    with runtime.modes_kept(model):
         swa_utils.update_bn(x[:whole].split(batch_size), model)
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from lrlib import _check
+from lrlib import _check, runtime
 
 __all__ = [
     "Line",
@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Method = Callable[[torch.Tensor, Callable[[int], object]], torch.Tensor]  # coefficients and a tick, to losses
 BATCHED_EXAMPLES = 8192  # points times examples in one batched evaluation, at most
 BATCHED_POINTS = 16
 LOOP_POINTS = 8  # that a thread takes at a time
@@ -276,17 +277,6 @@ def project(path: Sequence[torch.Tensor], origin: torch.Tensor, directions: Sequ
     return Projection(torch.linalg.solve(r, inside.T).T.cpu().numpy(), distance.cpu().numpy(), explained)
 
 
-@contextlib.contextmanager
-def _modes_kept(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 def _cross_entropy(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """F.cross_entropy; on a CPU the softmax of few classes is about five times as fast along the columns."""
     if logits.ndim == 2 and y.ndim == 1:
@@ -309,7 +299,6 @@ class _Evaluator:
         self.weights = [len(xs) / len(x) for xs, _ in self.chunks]
         self.norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self.recompute = recompute and any(m.running_mean is not None for m in self.norms)
-        self.walkers, self.map = 1, map
         self.here = threading.local()  # coefficients and chunk in evaluation, for the first layer's shortcut
 
     def views(self, vector: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -357,29 +346,31 @@ class _Evaluator:
                 m.training, m.momentum = False, momentum
         return buffers
 
-    def loop(self, coefficients: torch.Tensor, tick: Callable[[int], object]) -> torch.Tensor:
-        """One point after the other; on a CPU in as many threads as PyTorch would use inside of one point.
-
-        Each thread has a copy of the model that lives in one vector: plain calls are faster than functional ones, and
-        whole points in parallel faster than parts of one.
-        """
-        points = min(LOOP_POINTS, -(-len(coefficients) // self.walkers))
-        values = []
-        for losses in self.map(coefficients.split(points)):
-            values.append(losses)
-            tick(len(losses))
-        return torch.cat(values)
-
     @contextlib.contextmanager
-    def threads(self) -> Iterator[None]:
-        """Within the block the loop has its threads."""
+    def looping(self) -> Iterator[Method]:
+        """Gives, for the block, the method that goes from point to point.
+
+        On a CPU it does so in as many threads as PyTorch would use inside of one point: whole points in parallel are
+        faster than parts of one. Each thread has a copy of the model that lives in one vector: plain calls are faster
+        than functional ones.
+        """
         walkers = [_Walker(self)]
         if self.theta.device.type == "cpu" and walkers[0].double is not None:
             walkers += [_Walker(self) for _ in range(torch.get_num_threads() - 1)]
-        self.walkers = len(walkers)
-        if self.walkers == 1:
-            self.map = lambda pieces: map(walkers[0].losses, pieces)
-            yield
+
+        def method(walk: Callable[[Sequence[torch.Tensor]], Iterator[torch.Tensor]]) -> Method:
+            def loop(coefficients, tick):
+                points = min(LOOP_POINTS, -(-len(coefficients) // len(walkers)))
+                values = []
+                for losses in walk(coefficients.split(points)):
+                    values.append(losses)
+                    tick(len(losses))
+                return torch.cat(values)
+
+            return loop
+
+        if len(walkers) == 1:
+            yield method(lambda pieces: map(walkers[0].losses, pieces))
             return
 
         free: queue.SimpleQueue[_Walker] = queue.SimpleQueue()
@@ -394,10 +385,9 @@ class _Evaluator:
                 free.put(walker)
 
         threads = torch.get_num_threads()
-        pool = ThreadPoolExecutor(self.walkers, initializer=torch.set_num_threads, initargs=(1,))
-        self.map = lambda pieces: pool.map(walk, pieces)
+        pool = ThreadPoolExecutor(len(walkers), initializer=torch.set_num_threads, initargs=(1,))
         try:
-            yield
+            yield method(lambda pieces: pool.map(walk, pieces))
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
@@ -516,7 +506,8 @@ def _losses(model, x, y, directions, coefficients, loss, batch_size, batch_norm,
     batch_size = _check.integer("batch_size", batch_size, 1)
     _check.choice("batch_norm", batch_norm, ("keep", "recompute"))
     _check.choice("method", method, ("auto", "batched", "loop"))
-    with torch.no_grad(), _modes_kept(model):
+    with torch.no_grad(), runtime.modes_kept(model):
+        model.eval()
         evaluator = _Evaluator(model, directions, x, y, loss, batch_size, batch_norm == "recompute")
         coefficients = torch.as_tensor(coefficients).to(evaluator.theta)
         points = min(BATCHED_POINTS, max(1, BATCHED_EXAMPLES // len(evaluator.chunks[0][0])))
@@ -526,38 +517,38 @@ def _losses(model, x, y, directions, coefficients, loss, batch_size, batch_norm,
             method = "loop"
         with (
             evaluator.first_layer_shared(),
-            contextlib.nullcontext() if method == "batched" else evaluator.threads(),
+            contextlib.nullcontext() if method == "batched" else evaluator.looping() as loop,
             tqdm(total=len(coefficients), desc=what, unit="point", leave=False, disable=None) as bar,
         ):
             if method == "auto":
-                values, method = _auto(evaluator, coefficients, points, bar.update)
+                values, method = _auto(evaluator, loop, coefficients, points, bar.update)
             elif method == "batched":
                 values = evaluator.batched(coefficients, points, bar.update)
             else:
-                values = evaluator.loop(coefficients, bar.update)
+                values = loop(coefficients, bar.update)
     return values.double().cpu().numpy(), method
 
 
-def _auto(evaluator: _Evaluator, coefficients: torch.Tensor, points: int, tick) -> tuple[torch.Tensor, str]:
+def _auto(evaluator: _Evaluator, loop: Method, coefficients: torch.Tensor, points: int, tick) -> tuple:
     """Each way does some of the first points, whose losses are kept, and the faster one does the rest."""
     if points < PROBED_POINTS or len(coefficients) < 16 * PROBED_POINTS:
-        return evaluator.loop(coefficients, tick), "loop"
+        return loop(coefficients, tick), "loop"
     values, seconds = [], {"batched": [], "loop": []}
     turns = ("loop", "loop", "batched", "batched")  # the first call of each also prepares
     for some, method in zip(coefficients.split(PROBED_POINTS), turns, strict=False):
         start = time.perf_counter()
         if method == "loop":
-            values.append(evaluator.loop(some, tick))
+            values.append(loop(some, tick))
         else:
             try:
                 values.append(evaluator.batched(some, PROBED_POINTS, tick))
             except RuntimeError:  # what vmap cannot do, such as control flow that depends on the data
-                return evaluator.loop(coefficients, tick), "loop"
+                return loop(coefficients, tick), "loop"
         values[-1].sum().item()
         seconds[method].append(time.perf_counter() - start)
     method = "batched" if seconds["batched"][1] < seconds["loop"][1] else "loop"
     rest = coefficients[len(turns) * PROBED_POINTS :]
-    values.append(evaluator.batched(rest, points, tick) if method == "batched" else evaluator.loop(rest, tick))
+    values.append(evaluator.batched(rest, points, tick) if method == "batched" else loop(rest, tick))
     return torch.cat(values), method
 
 

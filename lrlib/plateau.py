@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from lrlib import _check
 from lrlib.datasets import Dataset
-from lrlib.schedules import Schedule
+from lrlib.ensembles import copy_state
+from lrlib.schedules import Schedule, _schedule
 from lrlib.training import evaluate
 
 __all__ = ["plateaus", "WatchingSchedule", "reduce_on_plateau", "early_stopping"]
@@ -77,6 +78,7 @@ class WatchingSchedule(Schedule):
 
     __slots__ = (
         "readings",
+        "_plateaus",
         "_inner",
         "_valid",
         "_every",
@@ -104,8 +106,7 @@ class WatchingSchedule(Schedule):
         keeps_best: bool,
         loss: Loss,
     ):
-        if not isinstance(schedule, Schedule):
-            raise TypeError(f"schedule={schedule!r}: must be a Schedule; wrap a function of your own in Schedule(...)")
+        _schedule("schedule", schedule, may_watch=True)
         if not isinstance(valid, Dataset):
             raise TypeError(f"valid={valid!r}: must be a Dataset, the second of lrlib.hold_out")
         plateaus([], patience, threshold)
@@ -116,6 +117,7 @@ class WatchingSchedule(Schedule):
             warmup_steps=schedule.warmup_steps,
         )
         self.readings: list[tuple[int, float]] = []
+        self._plateaus: list[int] = []  # the steps at which there is one in the readings
         self._inner, self._valid, self._loss = schedule, valid, loss
         self._every = _check.integer("every", every, 1)
         self._patience, self._threshold = patience, threshold
@@ -125,19 +127,15 @@ class WatchingSchedule(Schedule):
     def _rates(self, t: np.ndarray) -> np.ndarray:
         return self._inner._formula(t) * self._factor ** np.searchsorted(self.cuts, t, side="right")
 
-    def _plateaus(self) -> list[int]:
-        losses = [loss for _, loss in self.readings]
-        return [self.readings[position][0] for position in plateaus(losses, self._patience, self._threshold)]
-
     @property
     def cuts(self) -> list[int]:
         """The steps from which a cut holds."""
-        return self._plateaus()[: self._max_cuts]
+        return self._plateaus[: self._max_cuts]
 
     @property
     def stopped_at(self) -> int | None:
         """The number of updates after which it ended the run, or None."""
-        too_many = [] if self._max_cuts is None else self._plateaus()[self._max_cuts :]
+        too_many = [] if self._max_cuts is None else self._plateaus[self._max_cuts :]
         return too_many[0] if too_many else getattr(self._inner, "stopped_at", None)
 
     def begin(self, data: Dataset) -> None:
@@ -164,9 +162,12 @@ class WatchingSchedule(Schedule):
         ends = self._inner.watches and self._inner.watch(updates_done, model)
         if updates_done % self._every == 0:
             reading = evaluate(model, self._valid.x_test, self._valid.y_test, self._loss)[0]
-            if self._keeps_best and reading < min((loss for _, loss in self.readings), default=math.inf):
-                self._best = {name: value.detach().clone() for name, value in model.state_dict().items()}
+            losses = [loss for _, loss in self.readings]
+            if self._keeps_best and reading < min(losses, default=math.inf):
+                self._best = copy_state(model)
             self.readings.append((updates_done, reading))
+            found = plateaus([*losses, reading], self._patience, self._threshold)
+            self._plateaus = [self.readings[position][0] for position in found]
         return ends or self.stopped_at is not None
 
     def finish(self, model: nn.Module) -> bool:

@@ -5,10 +5,11 @@ import os
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from lrlib import _check
 
-__all__ = ["SCALES", "scale_name", "at_scale", "device", "seeded", "setup"]
+__all__ = ["SCALES", "scale_name", "at_scale", "device", "seeded", "modes_kept", "setup"]
 
 SCALES = ("tour", "full")
 
@@ -70,6 +71,25 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(seed)
         yield
+
+
+@contextlib.contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Every module has after the block the training mode that it had before, also after an error.
+
+    Example:
+        >>> model = nn.Sequential(nn.Dropout(), nn.Linear(1, 1).eval())
+        >>> with modes_kept(model):
+        ...     _ = model.eval()
+        >>> [module.training for module in model]
+        [True, False]
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def setup() -> None:

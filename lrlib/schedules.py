@@ -527,10 +527,10 @@ def wsd(
     return Schedule(risen._formula, text, horizon=total_steps, warmup_steps=warmup_steps)
 
 
-def _schedule(name: str, schedule) -> Schedule:
+def _schedule(name: str, schedule, may_watch: bool = False) -> Schedule:
     if not isinstance(schedule, Schedule):
         raise TypeError(f"{name}={schedule!r}: must be a Schedule; wrap a function of your own in Schedule(...)")
-    if schedule.watches:
+    if schedule.watches and not may_watch:
         raise ValueError(f"{name}={schedule!r}: must not watch a run; put what watches outermost")
     return schedule
 

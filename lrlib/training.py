@@ -82,17 +82,13 @@ def evaluate(
     batch_size = _check.integer("batch_size", batch_size, 1)
     if len(x) == 0 or len(x) != len(y):
         raise ValueError(f"x, y: have lengths {len(x)} and {len(y)}, must be equal and >= 1")
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        total_loss, correct = 0.0, 0
+    total_loss, correct = 0.0, 0
+    with runtime.modes_kept(model):
+        model.eval()
         for xs, ys in zip(x.split(batch_size), y.split(batch_size), strict=True):
             logits = model(xs)
             total_loss += loss(logits, ys).item() * len(xs)
             correct += (logits.argmax(1) == ys).sum().item()
-    finally:
-        for module, mode in modes:
-            module.training = mode
     return total_loss / len(x), correct / len(x)
 
 

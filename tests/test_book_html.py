@@ -1,18 +1,11 @@
 """What the extension does to a page: lines that wrap keep every character, and punctuation stays with its formula."""
 
-import sys
-from pathlib import Path
-
+import book_html
 import pytest
 from bs4 import BeautifulSoup
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-
-import book_html  # noqa: E402
 
 CODE = '''def f(x):
     """A docstring

@@ -12,7 +12,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from browser import HTML, LAUNCH, ROOT, built_book, needs_chromium
+from browser import HTML, ROOT, built_book, needs_chromium
+from chromium import LAUNCH
 
 SHOTS = ROOT / "_build" / "screenshots"
 TABS = max(2, (os.cpu_count() or 2) // 2)

@@ -5,16 +5,13 @@ import re
 import sys
 from pathlib import Path
 
+import chapter_line
+import colab
 import nbformat
+import notebooks
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-
-import chapter_line  # noqa: E402
-import colab  # noqa: E402
-import notebooks  # noqa: E402
-
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
 
 

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from browser import LAUNCH, ROOT, built_book, needs_chromium
+from browser import ROOT, built_book, needs_chromium
+from chromium import LAUNCH
 from PIL import Image
 
 import lrlib

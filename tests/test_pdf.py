@@ -1,19 +1,15 @@
 """The book as one page: every document in order, ids unique, links and pictures that lead somewhere, no scripts."""
 
 import shutil
-import sys
 from pathlib import Path
 
+import pdf
 import pytest
 import yaml
-from browser import CHROMIUM, built_book, needs_chromium
+from browser import built_book, needs_chromium
 from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-
-import pdf  # noqa: E402
-
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 
 
@@ -53,6 +49,6 @@ def test_a_document_is_printed(tmp_path):
     small = {"root": "book/glossary", "parts": []}
     shutil.copy(html / "book" / "glossary.html", tmp_path / "html" / "book")
     (tmp_path / "book.html").write_text(pdf.one_page(small, tmp_path / "html"), encoding="utf-8")
-    pdf.print_pdf(tmp_path / "book.html", tmp_path / "book.pdf", CHROMIUM)
+    pdf.print_pdf(tmp_path / "book.html", tmp_path / "book.pdf")
     printed = (tmp_path / "book.pdf").read_bytes()
     assert printed.startswith(b"%PDF") and printed.count(b"/Type /Page\n") >= 2 and b"/Outlines" in printed

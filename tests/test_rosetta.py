@@ -1,16 +1,10 @@
 """The Rosetta page against what its lines do: lrlib's and PyTorch's always, the others where they are installed."""
 
-import importlib.util
 import math
 import re
-from pathlib import Path
 
 import pytest
-
-TOOL = Path(__file__).resolve().parent.parent / "tools" / "rosetta.py"
-SPEC = importlib.util.spec_from_file_location("rosetta", TOOL)
-rosetta = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(rosetta)
+import rosetta
 
 ROWS = [
     pytest.param(title, library, line, id=f"{title}-{library}")

@@ -4,7 +4,7 @@ The page is made of the built pages, in the order of the table of contents, and 
 are left out but MathJax, so solutions are open and explorers show their pictures.
 """
 
-import shutil
+import posixpath
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +12,11 @@ from urllib.parse import urlsplit
 
 import yaml
 from bs4 import BeautifulSoup, Tag
+from chromium import CHROMIUM, LAUNCH, MISSING
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
 PAGE, PDF = ROOT / "_build" / "the-learning-rate.html", ROOT / "_build" / "the-learning-rate.pdf"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
 UNCOLOURED = ["n", "nn", "p", "w"]  # classes of tokens that look like the text around them
 REFERENCES = ("href", "src", "for", "aria-labelledby", "aria-describedby")
 
@@ -73,11 +72,7 @@ def moved(reference: str, name: str, names: set[str], base: str = "html") -> str
         return reference
     if not parts.path:
         return f"#{anchor(name, parts.fragment)}"
-    path = Path(*Path("/", Path(name).parent, parts.path).parts[1:])
-    pieces: list[str] = []
-    for piece in path.parts:
-        pieces = pieces[:-1] if piece == ".." else [*pieces, piece]
-    target = "/".join(pieces)
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(name), parts.path))
     document = target.removesuffix(".html")
     if target.endswith(".html") and document in names:
         return f"#{anchor(document, parts.fragment)}"
@@ -125,20 +120,19 @@ def one_page(toc: dict, html: Path) -> str:
             if tag.get(attribute):
                 tag[attribute] = moved(tag[attribute], names[0], set(names), html.name)
     articles = [article((html / f"{name}.html").read_text(encoding="utf-8"), name, set(names)) for name in names]
-    title = BeautifulSoup(str(head), "html.parser").title.get_text()
     return (
         f'<!DOCTYPE html>\n<html lang="en" data-theme="light" data-mode="light"><head><meta charset="utf-8">'
-        f"<title>{title}</title>{''.join(map(str, kept))}<style>{STYLE}</style></head>"
+        f"{head.title}{''.join(map(str, kept))}<style>{STYLE}</style></head>"
         f"<body><main>{''.join(map(str, articles))}</main></body></html>\n"
     )
 
 
-def print_pdf(page: Path, pdf: Path, browser: str) -> None:
+def print_pdf(page: Path, pdf: Path) -> None:
     """Print a page with its formulas typeset, with an outline, and with numbered pages."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
+        chromium = play.chromium.launch(**LAUNCH)
         tab = chromium.new_page()
         tab.set_default_timeout(600_000)
         tab.goto(page.as_uri())
@@ -157,15 +151,14 @@ def print_pdf(page: Path, pdf: Path, browser: str) -> None:
 
 
 def main() -> int:
-    browser = next(filter(None, [*map(shutil.which, BROWSERS), str(MAC) if MAC.exists() else None]), None)
-    if browser is None:
-        print("A PDF needs Chromium: `apt-get install chromium`, or install Google Chrome.", file=sys.stderr)
+    if CHROMIUM is None:
+        print(f"A PDF cannot be made: {MISSING}.", file=sys.stderr)
         return 1
     built = subprocess.run([sys.executable, ROOT / "tools" / "build.py"])
     if built.returncode:
         return built.returncode
     PAGE.write_text(one_page(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")), HTML), encoding="utf-8")
-    print_pdf(PAGE, PDF, browser)
+    print_pdf(PAGE, PDF)
     print(f"One page: {PAGE}\nPDF: {PDF}")
     return 0
 

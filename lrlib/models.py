@@ -229,10 +229,11 @@ class _Scaled(nn.Linear):
 def resnet9(width: int = 64, in_channels: int = 3, num_classes: int = 10) -> nn.Sequential:
     """A residual network of nine layers that trains fast, after Page, *How to train your ResNet* (2018).
 
-    A layer is a 3x3 convolution without bias, BatchNorm and ReLU. With w the width: a layer to w channels; to 2w, 2x2
-    max pooling, a residual pair of layers; to 4w, pooling; to 8w, pooling, a residual pair; the maximum over the
-    picture; a linear layer without bias, divided by 8, so that the first logits are small. The initial weights are
-    those that PyTorch draws.
+    A layer is a 3x3 convolution without bias, BatchNorm and CELU with alpha = 0.075, which is a ReLU with its corner
+    rounded off. In a pooled layer 2x2 max pooling comes right after the convolution, so that norm and CELU have a
+    quarter of the pixels to do. With w the width: a layer to w channels; a pooled one to 2w and a residual pair of
+    layers; a pooled one to 4w; a pooled one to 8w and a residual pair; the maximum over the picture; a linear layer
+    without bias, divided by 8, so that the first logits are small. The initial weights are those that PyTorch draws.
 
     Args:
         width: w, >= 1.
@@ -250,22 +251,19 @@ def resnet9(width: int = 64, in_channels: int = 3, num_classes: int = 10) -> nn.
     """
     w, in_channels, num_classes = _picture_arguments(width, in_channels, num_classes, "batch")
 
-    def layer(channels_in: int, channels: int) -> list[nn.Module]:
+    def layer(channels_in: int, channels: int, *pool: nn.Module) -> list[nn.Module]:
         conv = nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
-        return [conv, nn.BatchNorm2d(channels), nn.ReLU()]
+        return [conv, *pool, nn.BatchNorm2d(channels), nn.CELU(0.075)]
 
     def pair(channels: int) -> nn.Module:
         return _Residual(*layer(channels, channels), *layer(channels, channels))
 
     return nn.Sequential(
         *layer(in_channels, w),
-        *layer(w, 2 * w),
-        nn.MaxPool2d(2),
+        *layer(w, 2 * w, nn.MaxPool2d(2)),
         pair(2 * w),
-        *layer(2 * w, 4 * w),
-        nn.MaxPool2d(2),
-        *layer(4 * w, 8 * w),
-        nn.MaxPool2d(2),
+        *layer(2 * w, 4 * w, nn.MaxPool2d(2)),
+        *layer(4 * w, 8 * w, nn.MaxPool2d(2)),
         pair(8 * w),
         nn.AdaptiveMaxPool2d(1),
         nn.Flatten(),

@@ -94,6 +94,7 @@ from lrlib.schedules import (
     wsd,
 )
 from lrlib.stats import Interval, Summary, correlation, paired, summary
+from lrlib.tables import table
 from lrlib.training import History, evaluate, train
 
 _OF_RECORDS = ("Record", "load_record", "measure")

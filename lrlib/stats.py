@@ -41,10 +41,13 @@ class Interval:
         """Whether the interval lies wholly on one side of zero."""
         return self.low > 0 or self.high < 0
 
+    def short(self, spec: str = "+.3g") -> str:
+        """Estimate and interval alone, for tables whose caption names the confidence and n."""
+        return f"{self.estimate:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
     def __format__(self, spec: str) -> str:
         spec = spec or "+.3g"
-        level = f"{100 * self.confidence:g}%"
-        return f"{self.estimate:{spec}} [{self.low:{spec}}, {self.high:{spec}}] ({level}, n = {self.n})"
+        return f"{self.short(spec)} ({100 * self.confidence:g}%, n = {self.n})"
 
     __str__ = __repr__ = lambda self: format(self, "")
 

@@ -1,0 +1,64 @@
+"""Tables of results: HTML on a page, aligned text elsewhere."""
+
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from tabulate import tabulate
+
+__all__ = ["Table", "table"]
+
+_NUMBER = re.compile(r"$|[-+]?\d")
+_INTERVAL = re.compile(r"\[[^]]*]")
+
+
+class Table:
+    """What :func:`table` returns: a notebook shows it as HTML, ``repr`` is text."""
+
+    def __init__(self, headers: Sequence[str], rows: Sequence[Sequence[str]], caption: str):
+        self._headers, self._rows, self._caption = headers, rows, caption
+        self._align = ["right" if all(map(_NUMBER.match, column)) else "left" for column in zip(*rows, strict=True)]
+
+    def _tabulate(self, tablefmt: str, rows: Sequence[Sequence[str]]) -> str:
+        return tabulate(rows, self._headers, tablefmt=tablefmt, colalign=self._align, disable_numparse=True)
+
+    def __repr__(self) -> str:
+        return "\n".join([self._caption] * bool(self._caption) + [self._tabulate("simple", self._rows)])
+
+    def _repr_html_(self) -> str:
+        rows = [[_INTERVAL.sub(lambda m: m[0].replace(" ", "\xa0"), cell) for cell in row] for row in self._rows]
+        caption = f"<caption>{escape(self._caption)}</caption>" if self._caption else ""
+        return self._tabulate("html", rows).replace("<table>", f'<table class="dataframe results">{caption}', 1)
+
+
+def table(rows: Sequence[Mapping[str, object]], caption: str = "") -> Table:
+    """A table with one column per key.
+
+    Columns whose entries all begin with a number are aligned on the right. On a page an interval in brackets is not
+    broken over two lines.
+
+    Args:
+        rows: at least one; each maps headings to entries, shown as `str` writes them. The columns are those of the
+            first row; another row may lack some of them.
+        caption: what the table shows, with the units that the headings leave out.
+
+    Raises:
+        ValueError: there is no row, or a row has a column that the first one lacks.
+
+    Example:
+        >>> table([{"shape": "cosine", "rate": 0.1}, {"shape": "linear", "rate": 0.25}], "best rates")
+        best rates
+        shape      rate
+        -------  ------
+        cosine      0.1
+        linear     0.25
+    """
+    if not rows:
+        raise ValueError(f"rows={rows!r}: must have at least one row")
+    headers = list(rows[0])
+    for number, row in enumerate(rows):
+        if unknown := [key for key in row if key not in headers]:
+            raise ValueError(
+                f"rows: row {number} has the column {unknown[0]!r}, must have columns of the first, {headers}"
+            )
+    return Table(headers, [[str(row.get(key, "")) for key in headers] for row in rows], caption)

@@ -8,8 +8,8 @@ from tabulate import tabulate
 
 __all__ = ["Table", "table"]
 
-_NUMBER = re.compile(r"$|[-+]?\d")
-_INTERVAL = re.compile(r"\[[^]]*]")
+_NUMBER = re.compile(r"$|[-+]?(\d|inf|nan)")
+_UNBROKEN = re.compile(r"\[[^]]*]|\S+-\S+")
 
 
 class Table:
@@ -19,23 +19,29 @@ class Table:
         self._headers, self._rows, self._caption = headers, rows, caption
         self._align = ["right" if all(map(_NUMBER.match, column)) else "left" for column in zip(*rows, strict=True)]
 
-    def _tabulate(self, tablefmt: str, rows: Sequence[Sequence[str]]) -> str:
-        return tabulate(rows, self._headers, tablefmt=tablefmt, colalign=self._align, disable_numparse=True)
+    def _tabulate(self, tablefmt: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+        return tabulate(rows, headers, tablefmt=tablefmt, colalign=self._align, disable_numparse=True)
 
     def __repr__(self) -> str:
-        return "\n".join([self._caption] * bool(self._caption) + [self._tabulate("simple", self._rows)])
+        text = self._tabulate("simple", self._headers, self._rows)
+        return f"{self._caption}\n{text}" if self._caption else text
 
     def _repr_html_(self) -> str:
-        rows = [[_INTERVAL.sub(lambda m: m[0].replace(" ", "\xa0"), cell) for cell in row] for row in self._rows]
+        rows = [
+            [_UNBROKEN.sub(r'<span class="text-nowrap">\g<0></span>', escape(cell)) for cell in row]
+            for row in self._rows
+        ]
+        html = self._tabulate("unsafehtml", [escape(header) for header in self._headers], rows)
+        html = re.sub(r"(<t[dh][^>]*>) +| +(?=</t[dh]>)", r"\1", html)  # the padding of cells
         caption = f"<caption>{escape(self._caption)}</caption>" if self._caption else ""
-        return self._tabulate("html", rows).replace("<table>", f'<table class="dataframe results">{caption}', 1)
+        return html.replace("<table>", f'<table class="dataframe results">{caption}', 1)
 
 
 def table(rows: Sequence[Mapping[str, object]], caption: str = "") -> Table:
     """A table with one column per key.
 
-    Columns whose entries all begin with a number are aligned on the right. On a page an interval in brackets is not
-    broken over two lines.
+    Columns whose entries all begin with a number are aligned on the right. On a page no line is broken
+    inside of brackets or at a hyphen.
 
     Args:
         rows: at least one; each maps headings to entries, shown as `str` writes them. The columns are those of the

@@ -197,7 +197,8 @@ def test_the_search_works_from_disk():
 
 BAD_PAGE = """<!DOCTYPE html><html lang="en"><head><title>Bad</title></head><body><main>
 <p style="color: #ccc; background: #fff">Too faint to read</p><div style="width: 2000px">wide</div>
-<div class="bd-article"><pre style="width: 300px; overflow: auto">a table  of text  that is  wider  than  its  own  box</pre></div>
+<div class="bd-article"><pre style="width: 300px; overflow: auto">a table  of text  that is
+  wider  than  the  box  that it is printed in</pre></div>
 <img src="missing.png" alt=""><img src="https://example.org/x.png" alt=""><script>undefinedFunction()</script>
 </main></body></html>"""
 

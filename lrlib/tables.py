@@ -33,8 +33,9 @@ class Table:
         ]
         html = self._tabulate("unsafehtml", [escape(header) for header in self._headers], rows)
         html = re.sub(r"(<t[dh][^>]*>) +| +(?=</t[dh]>)", r"\1", html)  # the padding of cells
-        caption = f"<caption>{escape(self._caption)}</caption>" if self._caption else ""
-        return html.replace("<table>", f'<table class="dataframe results">{caption}', 1)
+        html = html.replace("<table>", '<table class="dataframe">', 1)
+        caption = f"<figcaption>{escape(self._caption)}</figcaption>" if self._caption else ""
+        return f'<figure class="results">{caption}{html}</figure>'
 
 
 def table(rows: Sequence[Mapping[str, object]], caption: str = "") -> Table:

@@ -15,12 +15,12 @@ def parsed(table):
 
 def test_the_page_shows_headings_cells_and_caption_as_they_are():
     page = parsed(lrlib.table(ROWS, "points, p < 0.05"))
-    assert page.caption.text == "points, p < 0.05"
+    assert page.figure.figcaption.text == "points, p < 0.05"
     assert [cell.text for cell in page.find_all("th")] == ["rule", "gain", "rate"]
     cells = [[cell.text for cell in row.find_all("td")] for row in page.tbody.find_all("tr")]
     assert cells == [["a < b", "+1.0 [-0.5, +2.5]", "0.1"], ["1 & 2", "-12.3 [-20.0, -4.6] (n = 3)", ""]]
     assert [part.text for part in page.select(".text-nowrap")] == ["[-0.5, +2.5]", "[-20.0, -4.6]"]
-    assert parsed(lrlib.table(ROWS)).caption is None
+    assert parsed(lrlib.table(ROWS)).figcaption is None
 
 
 def test_columns_of_numbers_are_aligned_on_the_right():

@@ -102,6 +102,22 @@ def described(notebook: Notebook) -> list[str]:
     return problems
 
 
+def captioned(notebook: Notebook) -> list[str]:
+    """Each picture has a caption, which is what numbers it, and a name of its own to link to."""
+    problems, names = [], set()
+    for n, cell in code_cells(notebook):
+        if images(cell):
+            figure = cell["metadata"].get("mystnb", {}).get("figure", {})
+            if not figure.get("caption", "").strip():
+                problems.append(
+                    f'cell {n} shows a figure without caption (metadata "mystnb": {{"figure": {{"caption": ...}}}})'
+                )
+            elif not figure.get("name") or figure["name"] in names:
+                problems.append(f"cell {n} has a figure whose name {figure.get('name')!r} is missing or taken")
+            names.add(figure.get("name"))
+    return problems
+
+
 def pictures_described(notebook: Notebook) -> list[str]:
     return [
         f"cell {n} has a Markdown picture without alt text"
@@ -176,6 +192,7 @@ CHECKS: list[Callable[[Notebook], list[str]]] = [
     no_stderr,
     streams_merged,
     described,
+    captioned,
     pictures_described,
     tour_scale,
     kernel_named,

@@ -18,7 +18,8 @@ def picture():
 
 
 def code(source, *outputs, count=None, alt=None):
-    metadata = {"mystnb": {"image": {"alt": alt}}} if alt else {}
+    figure = {"caption": "A red line.", "name": f"figure-{count}"}
+    metadata = {"mystnb": {"image": {"alt": alt}, "figure": figure}} if alt else {}
     return {
         "cell_type": "code",
         "source": source,
@@ -102,6 +103,14 @@ def same_alt(nb):
     nb["cells"].append(code("plt.show()", picture(), count=3, alt=ALT))
 
 
+def without_caption(nb):
+    nb["cells"][2]["metadata"]["mystnb"]["figure"]["caption"] = " "
+
+
+def same_name(nb):
+    nb["cells"].append(copy.deepcopy(nb["cells"][2]))
+
+
 def two_figures(nb):
     nb["cells"][2]["outputs"].append(picture())
 
@@ -171,6 +180,8 @@ BREAKS = [
     (empty_alt, checks.described),
     (short_alt, checks.described),
     (same_alt, checks.described),
+    (without_caption, checks.captioned),
+    (same_name, checks.captioned),
     (two_figures, checks.described),
     (markdown_picture_without_alt, checks.pictures_described),
     (full_scale, checks.tour_scale),

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import previews
 from chapter_line import repository
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +33,13 @@ CANONICAL = re.compile(r"""rel\s*=\s*["'](?:canonical|license)["']""")
 def fingerprint() -> str:
     """A hash of everything that concerns all pages."""
     names = ["_config.yml", "_toc.yml", "requirements.lock", "book/references.bib"]
-    names += ["tools/build.py", "tools/book_html.py", "tools/chapter_line.py", "data/run_seconds.json"]
+    names += [
+        "tools/build.py",
+        "tools/book_html.py",
+        "tools/chapter_line.py",
+        "tools/previews.py",
+        "data/run_seconds.json",
+    ]
     files = [ROOT / name for name in names] + sorted((ROOT / "book" / "_static").rglob("*"))
     digest = hashlib.sha256(f"{ROOT} {repository()}".encode())
     for file in files:
@@ -77,6 +84,7 @@ def main() -> int:
         print(*problems, sep="\n", file=sys.stderr)
         return 1
 
+    previews.write(BUILD / "html")
     FINGERPRINT.write_text(now)
     print(f"Built in {time.perf_counter() - start:.0f} s. Open {PAGE}")
     return 0

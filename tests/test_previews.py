@@ -1,0 +1,83 @@
+"""Previews of what links lead to: what is collected from the pages, and what a reader sees in a headless Chromium."""
+
+import previews
+import pytest
+from browser import HTML, built_book, needs_chromium
+from chromium import LAUNCH
+
+TARGETS = """<div class="math" id="eq">x<span class="eqno">(1)<a class="headerlink" href="#eq">#</a></span></div>
+<div class="proof lemma" id="lemma"><p>see <a href="a.html">A</a></p><div id="inner">and</div></div>
+<figure id="fig"><img src="x.png"></figure><section id="sec"><h2>title</h2></section>"""
+
+
+def test_what_pages_link_to_is_collected_without_ids_and_links(tmp_path):
+    (tmp_path / "book").mkdir()
+    links = "".join(f'<a href="b.html#{name}">x</a>' for name in ("eq", "lemma", "fig", "sec", "missing"))
+    (tmp_path / "book" / "a.html").write_text(links + '<a href="gone.html#x">x</a>', encoding="utf-8")
+    (tmp_path / "book" / "b.html").write_text(TARGETS + '<div class="math" id="unlinked">y</div>', encoding="utf-8")
+    assert previews.previews(tmp_path) == {
+        "book/b.html#eq": '<div class="math">x<span class="eqno">(1)</span></div>',
+        "book/b.html#lemma": '<div class="proof lemma"><p>see A</p><div>and</div></div>',
+        "book/b.html#fig": '<figure><img src="x.png"/></figure>',
+    }
+
+
+@pytest.fixture(scope="module")
+def page():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(**LAUNCH)
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto((built_book() / "book" / "annealing.html").as_uri())
+        page.evaluate("async () => { await MathJax.startup.promise; }")
+        yield page
+        browser.close()
+
+
+@needs_chromium
+def test_a_pointer_on_an_equation_number_shows_the_equation_until_it_leaves(page):
+    link, tip = page.locator("a.reference[href='#equation-eq-floor']").first, page.locator("#lr-preview")
+    assert tip.is_hidden()
+    link.hover()
+    tip.wait_for()
+    assert tip.locator("mjx-container").count() == 1 and tip.locator(".headerlink").count() == 0
+    assert link.get_attribute("aria-describedby") == "lr-preview"
+    tip.hover()
+    page.wait_for_timeout(500)
+    assert tip.is_visible()
+    page.locator(".bd-article h1").hover()
+    tip.wait_for(state="hidden")
+    assert link.get_attribute("aria-describedby") is None
+    assert page.locator("[id='equation-eq-floor']").count() == 1
+
+
+@needs_chromium
+def test_the_keyboard_shows_a_theorem_of_another_page_and_escape_hides_it(page):
+    pages = {path: path.read_text(encoding="utf-8") for path in (HTML / "book").glob("*.html")}
+    known = previews.previews(HTML)
+    path, (target, anchor) = next(
+        (path, link)
+        for path, text in pages.items()
+        for link in previews.LINK.findall(text)
+        if f"book/{link[0]}#{link[1]}" in known and link[0] != path.name
+    )
+    page.goto(path.as_uri())
+    page.evaluate("async () => { await MathJax.startup.promise; }")
+    tip = page.locator("#lr-preview")
+    page.locator(f".bd-article a[href='{target}#{anchor}']").first.focus()
+    tip.wait_for()
+    assert tip.locator(".proof, .math, .exercise, figure").count() >= 1
+    assert "\\(" not in tip.text_content()
+    page.keyboard.press("Escape")
+    tip.wait_for(state="hidden")
+
+
+@needs_chromium
+def test_a_link_to_a_section_shows_nothing(page):
+    page.goto((HTML / "book" / "annealing.html").as_uri())
+    section = page.locator(".bd-article a.reference.internal[href^='#']:not([href^='#equation'])")
+    links = [link for link in section.all() if page.locator(f"section[id='{link.get_attribute('href')[1:]}']").count()]
+    links[0].hover()
+    page.wait_for_timeout(600)
+    assert page.locator("#lr-preview").is_hidden()

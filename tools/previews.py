@@ -1,0 +1,68 @@
+"""What links to other pages show when a reader points at them: _static/previews-data.js, made from the built pages.
+
+A page opened from disk cannot read another page. So the theorems, equations, figures and exercises that other pages
+link to are copied into one script, which _static/previews.js loads when it is first needed.
+"""
+
+import json
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+from bs4 import BeautifulSoup, SoupStrainer, Tag
+
+KINDS = ("math", "proof", "exercise")  # classes; a figure is a figure
+LINK = re.compile(r'<a [^>]*\bhref="([^"#:]+\.html)#([^"]+)"')
+
+
+def linked(pages: dict[Path, str]) -> dict[Path, set[str]]:
+    """The ids of each page that other pages link to.
+
+    >>> linked({Path("/a.html"): '<a class="x" href="b.html#t">', Path("/b.html"): '<a href="#u">'})
+    {PosixPath('/b.html'): {'t'}}
+    """
+    targets: dict[Path, set[str]] = {}
+    for path, text in pages.items():
+        for page, anchor in LINK.findall(text):
+            targets.setdefault((path.parent / unquote(page)).resolve(), set()).add(unquote(anchor))
+    return targets
+
+
+def preview(element: Tag) -> str | None:
+    """The element without ids and links, or None where it is nothing to show, a section for example.
+
+    >>> page = '<div class="proof" id="t"><a class="headerlink" href="#t">#</a><a href="b.html">Lemma</a></div>'
+    >>> preview(BeautifulSoup(page, "html.parser").div)
+    '<div class="proof">Lemma</div>'
+    >>> preview(BeautifulSoup('<section id="s">long</section>', "html.parser").section)
+    """
+    if element.name != "figure" and not set(KINDS) & set(element.get("class", [])):
+        return None
+    for link in element.find_all("a"):
+        if "headerlink" in link.get("class", []):
+            link.decompose()
+        else:
+            link.unwrap()
+    for part in (element, *element.find_all(id=True)):
+        del part["id"]
+    return str(element)
+
+
+def previews(root: Path) -> dict[str, str]:
+    """From "page.html#id", seen from the root of the built book, to the HTML to show."""
+    pages = {path.resolve(): path.read_text(encoding="utf-8") for path in sorted(root.rglob("*.html"))}
+    found = {}
+    for page, ids in sorted(linked(pages).items()):
+        if page in pages:
+            elements = BeautifulSoup(pages[page], "html.parser", parse_only=SoupStrainer(id=list(ids)))
+            for element in elements.find_all(id=list(ids)):
+                key = f"{page.relative_to(root.resolve()).as_posix()}#{element['id']}"
+                if (shown := preview(element)) is not None:
+                    found[key] = shown
+    return found
+
+
+def write(root: Path) -> None:
+    """Write the script beside the other static files of the built book."""
+    script = f"LR.previews = {json.dumps(previews(root), ensure_ascii=False)};\n"
+    (root / "_static" / "previews-data.js").write_text(script, encoding="utf-8")

@@ -60,9 +60,9 @@ class Record:
         """The provenance in a line, for a reader."""
         if not self:
             return f"{self.name}: no full-scale record yet; `make full` makes it"
-        p = self.provenance
+        p, runs = self.provenance, "run" if len(self.rows) == 1 else "runs"
         text = (
-            f"{self.name}: {len(self.rows)} runs on {p['device']}, torch {p['torch']}, {p['date']}, "
+            f"{self.name}: {len(self.rows)} {runs} on {p['device']}, torch {p['torch']}, {p['date']}, "
             f"commit {p['commit']}, {p['seconds']:.0f} s"
         )
         if not self.complete:

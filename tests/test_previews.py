@@ -6,18 +6,21 @@ from browser import HTML, built_book, needs_chromium
 from chromium import LAUNCH
 
 TARGETS = """<div class="math" id="eq">x<span class="eqno">(1)<a class="headerlink" href="#eq">#</a></span></div>
-<div class="proof lemma" id="lemma"><p>see <a href="a.html">A</a></p><div id="inner">and</div></div>
+<div class="proof lemma" id="lemma"><p>see <a href="a.html">A</a></p><div class="math" id="inner">and</div></div>
 <figure id="fig"><img src="x.png"></figure><section id="sec"><h2>title</h2></section>"""
 
 
 def test_what_pages_link_to_is_collected_without_ids_and_links(tmp_path):
     (tmp_path / "book").mkdir()
-    links = "".join(f'<a href="b.html#{name}">x</a>' for name in ("eq", "lemma", "fig", "sec", "missing"))
-    (tmp_path / "book" / "a.html").write_text(links + '<a href="gone.html#x">x</a>', encoding="utf-8")
+    links = "".join(f'<a href="b.html#{name}">x</a>' for name in ("eq", "lemma", "inner", "fig", "sec", "missing"))
+    here = '<p class="proof" id="here"></p><a href="#here">x</a><a href="gone.html#x">x</a>'
+    (tmp_path / "book" / "a.html").write_text(links + here, encoding="utf-8")
     (tmp_path / "book" / "b.html").write_text(TARGETS + '<div class="math" id="unlinked">y</div>', encoding="utf-8")
     assert previews.previews(tmp_path) == {
+        "book/a.html#here": '<p class="proof"></p>',
         "book/b.html#eq": '<div class="math">x<span class="eqno">(1)</span></div>',
-        "book/b.html#lemma": '<div class="proof lemma"><p>see A</p><div>and</div></div>',
+        "book/b.html#lemma": '<div class="proof lemma"><p>see A</p><div class="math">and</div></div>',
+        "book/b.html#inner": '<div class="math">and</div>',
         "book/b.html#fig": '<figure><img src="x.png"/></figure>',
     }
 
@@ -60,7 +63,7 @@ def test_the_keyboard_shows_a_theorem_of_another_page_and_escape_hides_it(page):
         (path, link)
         for path, text in pages.items()
         for link in previews.LINK.findall(text)
-        if f"book/{link[0]}#{link[1]}" in known and link[0] != path.name
+        if link[0] and f"book/{link[0]}#{link[1]}" in known and link[0] != path.name
     )
     page.goto(path.as_uri())
     page.evaluate("async () => { await MathJax.startup.promise; }")

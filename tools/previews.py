@@ -1,9 +1,10 @@
-"""What links to other pages show when a reader points at them: _static/previews-data.js, made from the built pages.
+"""What a link shows when a reader points at it: _static/previews-data.js, made from the built pages.
 
-A page opened from disk cannot read another page. So the theorems, equations, figures and exercises that other pages
-link to are copied into one script, which _static/previews.js loads when it is first needed.
+The theorems, equations, figures and exercises that links lead to are copied into one script, as a page opened from
+disk cannot read another page. _static/previews.js loads it when it is first needed.
 """
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -12,19 +13,21 @@ from urllib.parse import unquote
 from bs4 import BeautifulSoup, SoupStrainer, Tag
 
 KINDS = ("math", "proof", "exercise")  # classes; a figure is a figure
-LINK = re.compile(r'<a [^>]*\bhref="([^"#:]+\.html)#([^"]+)"')
+LINK = re.compile(r'<a (?![^>]*\bheaderlink\b)[^>]*\bhref="([^"#:]+\.html)?#([^"]+)"')
 
 
 def linked(pages: dict[Path, str]) -> dict[Path, set[str]]:
-    """The ids of each page that other pages link to.
+    """The ids of each page that links in the text lead to.
 
-    >>> linked({Path("/a.html"): '<a class="x" href="b.html#t">', Path("/b.html"): '<a href="#u">'})
-    {PosixPath('/b.html'): {'t'}}
+    >>> a, b = '<a href="b.html#t">', '<a class="reference" href="#u"> <a class="headerlink" href="#v">'
+    >>> {page.name: sorted(ids) for page, ids in linked({Path("/a.html"): a, Path("/b.html"): b}).items()}
+    {'b.html': ['t', 'u']}
     """
     targets: dict[Path, set[str]] = {}
     for path, text in pages.items():
         for page, anchor in LINK.findall(text):
-            targets.setdefault((path.parent / unquote(page)).resolve(), set()).add(unquote(anchor))
+            target = (path.parent / unquote(page)).resolve() if page else path
+            targets.setdefault(target, set()).add(unquote(anchor))
     return targets
 
 
@@ -38,6 +41,7 @@ def preview(element: Tag) -> str | None:
     """
     if element.name != "figure" and not set(KINDS) & set(element.get("class", [])):
         return None
+    element = copy.copy(element)
     for link in element.find_all("a"):
         if "headerlink" in link.get("class", []):
             link.decompose()

@@ -1,16 +1,13 @@
 // A link to a theorem, an equation, a figure or an exercise shows it while the pointer or the focus is on the link.
-// What lies on this page is copied; what lies on another one is in previews-data.js, which tools/previews.py makes.
+// What there is to show is in previews-data.js, which tools/previews.py makes.
 window.LR = window.LR || {};
 
 (() => {
-  const KINDS = ".math, .proof, .exercise, figure";
   const LINKS = ".bd-article a[href*='#']:not(.headerlink)";
   const DELAY = 200; // ms, so that a pointer on its way elsewhere opens nothing
   const root = new URL(document.documentElement.dataset.content_root || "./", location.href).href;
   const tip = document.createElement("div");
   let timer, current, data;
-
-  const isHere = (link) => link.pathname === location.pathname && link.host === location.host;
 
   const load = () => data ??= new Promise((resolve) => {
     const script = document.createElement("script");
@@ -18,25 +15,6 @@ window.LR = window.LR || {};
     script.onload = script.onerror = () => resolve(LR.previews || {});
     document.head.append(script);
   });
-
-  function copied(link) {
-    const target = document.getElementById(decodeURIComponent(link.hash.slice(1)));
-    if (!target?.matches(KINDS) || target.contains(link)) return null;
-    const copy = target.cloneNode(true);
-    copy.querySelectorAll(".headerlink").forEach((anchor) => anchor.remove());
-    copy.querySelectorAll("a").forEach((anchor) => anchor.replaceWith(...anchor.childNodes));
-    [copy, ...copy.querySelectorAll("[id]:not(svg *)")].forEach((element) => element.removeAttribute("id"));
-    return copy;
-  }
-
-  async function content(link) {
-    if (isHere(link)) return copied(link);
-    const html = (await load())[link.href.replace(root, "")];
-    if (!html) return null;
-    const holder = document.createElement("div");
-    holder.innerHTML = html;
-    return holder.firstElementChild;
-  }
 
   function place(link) {
     const at = link.getClientRects()[0], box = tip.getBoundingClientRect();
@@ -48,10 +26,10 @@ window.LR = window.LR || {};
 
   async function show(link) {
     current = link;
-    const shown = await content(link);
+    const shown = (await load())[link.href.replace(root, "")];
     if (current !== link || !shown) return;
-    tip.replaceChildren(shown);
-    if (!isHere(link) && window.MathJax?.typesetPromise) await MathJax.typesetPromise([tip]);
+    tip.innerHTML = shown;
+    if (window.MathJax?.typesetPromise) await MathJax.typesetPromise([tip]);
     if (current !== link) return;
     tip.hidden = false;
     link.setAttribute("aria-describedby", tip.id);

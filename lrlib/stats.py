@@ -19,9 +19,12 @@ class Summary:
     std: float
     n: int
 
+    def short(self, spec: str = ".3g") -> str:
+        """Mean and deviation alone, for tables whose caption names n."""
+        return f"{self.mean:{spec}} ± {self.std:{spec}}"
+
     def __format__(self, spec: str) -> str:
-        spec = spec or ".3g"
-        return f"{self.mean:{spec}} ± {self.std:{spec}} (n = {self.n})"
+        return f"{self.short(spec or '.3g')} (n = {self.n})"
 
     __str__ = __repr__ = lambda self: format(self, "")
 
@@ -46,8 +49,7 @@ class Interval:
         return f"{self.estimate:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
     def __format__(self, spec: str) -> str:
-        spec = spec or "+.3g"
-        return f"{self.short(spec)} ({100 * self.confidence:g}%, n = {self.n})"
+        return f"{self.short(spec or '+.3g')} ({100 * self.confidence:g}%, n = {self.n})"
 
     __str__ = __repr__ = lambda self: format(self, "")
 

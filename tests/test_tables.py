@@ -44,3 +44,7 @@ def test_bad_rows_are_named():
 def test_a_short_interval_leaves_out_confidence_and_n():
     interval = lrlib.paired([1.0, 2.0, 4.0], [0.0, 0.0, 1.0])
     assert f"{interval:+.1f}" == f"{interval.short('+.1f')} (95%, n = 3)"
+
+
+def test_a_short_summary_leaves_out_n():
+    assert lrlib.summary([1.0, 2.0, 3.0]).short(".1f") == "2.0 ± 1.0"

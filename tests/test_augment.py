@@ -89,6 +89,11 @@ def test_resnet9_has_the_shapes_and_parameters_of_its_description(width, channel
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     assert [(m.in_channels, m.out_channels) for m in convolutions] == layers
     assert lrlib.parameter_count(model) == sum(9 * a * b + 2 * b for a, b in layers) + 8 * w * classes
+    plain, pooled = [nn.Conv2d, nn.BatchNorm2d, nn.CELU], [nn.Conv2d, nn.MaxPool2d, nn.BatchNorm2d, nn.CELU]
+    order = [*plain, *pooled, *plain * 2, *pooled, *pooled, *plain * 2, nn.AdaptiveMaxPool2d, nn.Flatten]
+    found = [type(m) for m in model.modules() if not list(m.children())]
+    assert found[:-1] == order and issubclass(found[-1], nn.Linear)
+    assert {m.alpha for m in model.modules() if isinstance(m, nn.CELU)} == {0.075}
     x = torch.randn(32, channels, 16, 16)
     logits = model.eval()(x)
     assert logits.shape == (32, classes)

@@ -1,6 +1,7 @@
 """Records: written as they grow, resumed, stale when their code changes, honest about what is missing."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,7 +58,8 @@ def test_the_tagged_cells_alone_make_the_record_with_its_provenance(root):
     assert record.rows == [{"seed": s, "power": 2, "value": float(s * s)} for s in range(3)]
     assert record.provenance["seeds"] == [0, 1, 2]
     assert {"device", "torch", "date", "commit", "seconds", "cells", "data"} <= set(record.provenance)
-    assert line == record.label and "3 runs" in line
+    assert line == record.label and "3 runs on" in line
+    assert "demo: 1 run on" in replace(record, rows=record.rows[:1]).label
 
 
 def test_a_finished_record_is_not_made_again_unless_forced(root, monkeypatch):

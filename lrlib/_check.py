@@ -41,6 +41,13 @@ def within(name: str, value, low: float, high: float) -> float:
     return number
 
 
+def below_one(name: str, value) -> float:
+    """The interval [0, 1), that of a momentum."""
+    number = _number(name, value, "in [0, 1)")
+    _require(0 <= number < 1, name, value, "in [0, 1)")
+    return number
+
+
 def integer(name: str, value, minimum: int) -> int:
     allowed = f"an integer >= {minimum}"
     if isinstance(value, bool) or not isinstance(value, Integral):

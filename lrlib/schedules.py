@@ -8,30 +8,35 @@ Notation: :math:`\eta` the `lr` argument, :math:`t` the step, :math:`T` the plan
 :math:`\gamma` a decay factor.
 """
 
+import inspect
+import zlib
 from collections.abc import Callable, Sequence
+from numbers import Integral
+from typing import overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lrlib import _check
 
-__all__ = [
-    "Schedule",
-    "constant",
-    "step",
-    "multistep",
-    "exponential",
-    "inverse_time",
-    "inverse_sqrt",
-    "polynomial",
-    "cosine",
-    "cosine_restarts",
-    "cyclic",
-    "one_cycle",
-    "wsd",
-    "warmup",
-    "join",
-    "scale",
-]
+LAST_STEP = 2**53  # after it float64 skips whole numbers
+
+
+def _written(constructor: Callable, *arguments) -> str:
+    """The call as one would write it; long tables are cut short, and told apart by a checksum."""
+    names = list(inspect.signature(constructor).parameters)
+    texts = [repr(argument) for argument in arguments]
+    for k, table in enumerate(arguments):
+        if isinstance(table, tuple) and len(table) > 20:
+            digest = zlib.crc32(texts[k].encode())
+            texts[k] = f"({table[0]!r}, ..., {table[-1]!r}: {len(table)} values, CRC {digest:08x})"
+    texts[1:] = [f"{name}={text}" for name, text in zip(names[1:], texts[1:], strict=True)]
+    return f"{constructor.__qualname__}({', '.join(texts)})"
+
+
+def _made(constructor: Callable, *arguments) -> "Schedule":
+    made = constructor(*arguments)
+    return made if isinstance(made, Schedule) else made.schedule
 
 
 class Schedule:
@@ -40,18 +45,21 @@ class Schedule:
     Called with an int it returns a float, called with an integer array of any shape it returns a float64 array of
     that shape. Wrap a formula of your own in it to get the same checks as the schedules of this module.
 
+    Two schedules that are made by equal arguments are equal, a pickled one and its original too; one of a formula of
+    your own is equal to another of that same function.
+
     Args:
         formula: maps a float64 vector of steps (>= 0) to learning rates of the same shape.
-        text: how the schedule prints itself.
+        text: how the schedule prints itself. Or, for one that pickles and is equal to others of its kind, the call that
+            makes it: a tuple of the function, which returns it or something that holds it as `schedule`, and of
+            its arguments, which must be hashable.
         horizon: the number of steps it is planned for, or None where its definition names none.
         warmup_steps: the number of steps of its warm-up; a run must not be shorter.
 
-    Attributes:
-        watches: whether it reads a validation loss during the run: true of those of :mod:`lrlib.plateau` only.
-
     Raises:
         TypeError: when called with steps that are not integers.
-        ValueError: when called with a negative step.
+        ValueError: when called with a step that is negative or above 2**53, where float64 skips whole numbers, or when
+            the formula returns another shape.
 
     Example:
         >>> halving = Schedule(lambda t: 0.1 * 0.5**t, "halving")
@@ -61,33 +69,65 @@ class Schedule:
         array([0.1 , 0.05])
     """
 
-    __slots__ = ("_formula", "_text", "horizon", "warmup_steps")
+    __slots__ = ("_call", "_formula", "horizon", "warmup_steps")
     watches = False
 
-    def __init__(
-        self,
-        formula: Callable[[np.ndarray], np.ndarray],
-        text: str,
-        horizon: int | None = None,
-        warmup_steps: int = 0,
-    ):
-        self._formula = formula
-        self._text = text
-        self.horizon = horizon
-        self.warmup_steps = warmup_steps
+    def __init__(self, formula: Callable, text: str | tuple, horizon: int | None = None, warmup_steps: int = 0):
+        self._call = text if isinstance(text, tuple) else (Schedule, formula, text, horizon, warmup_steps)
+        self._formula, self.horizon, self.warmup_steps = formula, horizon, warmup_steps
 
+    @staticmethod
+    def from_table(rates: ArrayLike) -> "Schedule":
+        """The rates of a table, one a step; past its end the last one holds.
+
+        Args:
+            rates: a vector of numbers >= 0, not empty.
+
+        Raises:
+            ValueError: `rates` is not such a vector.
+
+        Example:
+            >>> Schedule.from_table([0.1, 0.5, 0.2])([0, 1, 2, 99])
+            array([0.1, 0.5, 0.2, 0.2])
+        """
+        table = np.array(rates, dtype=np.float64)
+        if table.ndim != 1 or not table.size or not (table >= 0).all():
+            raise ValueError(f"rates={rates!r}: must be a vector of numbers >= 0, not empty")
+        call = Schedule.from_table, tuple(table.tolist())
+        return Schedule(lambda t: table[np.minimum(t, len(table) - 1).astype(int)], call, horizon=len(table))
+
+    @overload
+    def __call__(self, step: int) -> float: ...
+    @overload
+    def __call__(self, step: Sequence[int] | np.ndarray) -> np.ndarray: ...
     def __call__(self, step):
         steps = np.asarray(step)
-        if steps.dtype.kind not in "iu":
+        if steps.size and steps.dtype.kind not in "iu" and not all(isinstance(t, Integral) for t in steps.flat):
             raise TypeError(f"step={step!r}: must be an integer or an array of integers, 0-based")
-        if steps.size and steps.min() < 0:
-            raise ValueError(f"step={step!r}: must be >= 0")
+        if steps.size and not (steps.min() >= 0 and steps.max() <= LAST_STEP):
+            raise ValueError(f"step={step!r}: must be >= 0 and at most 2**53")
         # Always an array inside: NumPy's scalar and array powers differ in the last bit.
-        values = np.asarray(self._formula(steps.astype(np.float64).ravel()), dtype=np.float64)
-        return float(values[0]) if steps.ndim == 0 else values.reshape(steps.shape)
+        rates = self.at(steps.astype(np.float64).ravel())
+        return float(rates[0]) if steps.ndim == 0 else rates.reshape(steps.shape)
+
+    def at(self, t: np.ndarray) -> np.ndarray:
+        """The rates at a float64 vector of steps, which are not checked: for schedules made of schedules."""
+        rates = np.asarray(self._formula(t), dtype=np.float64)
+        if rates.shape != t.shape:
+            raise ValueError(f"formula of {self}: returns shape {rates.shape}, must be {t.shape}, that of the steps")
+        return rates
 
     def __repr__(self) -> str:
-        return self._text
+        return self._call[2] if self._call[0] is Schedule else _written(*self._call)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Schedule) and self._call == other._call
+
+    def __hash__(self) -> int:
+        return hash(self._call)
+
+    def __reduce__(self):
+        return _made, self._call
 
 
 def constant(lr: float) -> Schedule:
@@ -104,7 +144,7 @@ def constant(lr: float) -> Schedule:
         array([0.1, 0.1])
     """
     lr = _check.nonnegative("lr", lr)
-    return Schedule(lambda t: np.full_like(t, lr), f"constant({lr:g})")
+    return Schedule(lambda t: np.full_like(t, lr), (constant, lr))
 
 
 def step(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
@@ -127,9 +167,7 @@ def step(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
     lr = _check.nonnegative("lr", lr)
     step_size = _check.integer("step_size", step_size, 1)
     gamma = _check.positive("gamma", gamma)
-    return Schedule(
-        lambda t: lr * gamma ** np.floor(t / step_size), f"step({lr:g}, step_size={step_size}, gamma={gamma:g})"
-    )
+    return Schedule(lambda t: lr * gamma ** np.floor(t / step_size), (step, lr, step_size, gamma))
 
 
 def multistep(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Schedule:
@@ -150,12 +188,13 @@ def multistep(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Sched
         array([1.  , 1.  , 0.5 , 0.5 , 0.5 , 0.25])
     """
     lr = _check.nonnegative("lr", lr)
-    milestones = _check.increasing("milestones", milestones, 1)
+    cuts = tuple(_check.increasing("milestones", milestones, 1))
     gamma = _check.positive("gamma", gamma)
-    return Schedule(
-        lambda t: lr * gamma ** np.searchsorted(milestones, t, side="right").astype(np.float64),
-        f"multistep({lr:g}, milestones={milestones}, gamma={gamma:g})",
-    )
+
+    def formula(t):
+        return lr * gamma ** np.searchsorted(cuts, t, side="right").astype(np.float64)
+
+    return Schedule(formula, (multistep, lr, cuts, gamma))
 
 
 def exponential(lr: float, gamma: float) -> Schedule:
@@ -176,7 +215,7 @@ def exponential(lr: float, gamma: float) -> Schedule:
     """
     lr = _check.nonnegative("lr", lr)
     gamma = _check.positive("gamma", gamma)
-    return Schedule(lambda t: lr * gamma**t, f"exponential({lr:g}, gamma={gamma:g})")
+    return Schedule(lambda t: lr * gamma**t, (exponential, lr, gamma))
 
 
 def inverse_time(lr: float, decay: float) -> Schedule:
@@ -197,7 +236,7 @@ def inverse_time(lr: float, decay: float) -> Schedule:
     """
     lr = _check.nonnegative("lr", lr)
     decay = _check.nonnegative("decay", decay)
-    return Schedule(lambda t: lr / (1 + decay * t), f"inverse_time({lr:g}, decay={decay:g})")
+    return Schedule(lambda t: lr / (1 + decay * t), (inverse_time, lr, decay))
 
 
 def inverse_sqrt(lr: float, warmup_steps: int = 0) -> Schedule:
@@ -225,11 +264,11 @@ def inverse_sqrt(lr: float, warmup_steps: int = 0) -> Schedule:
     lr = _check.nonnegative("lr", lr)
     warmup_steps = _check.integer("warmup_steps", warmup_steps, 0)
     peak = max(warmup_steps, 1)
-    return Schedule(
-        lambda t: lr * np.minimum((t + 1) / peak, np.sqrt(peak / (t + 1))),
-        f"inverse_sqrt({lr:g}, warmup_steps={warmup_steps})",
-        warmup_steps=warmup_steps,
-    )
+
+    def formula(t):
+        return lr * np.minimum((t + 1) / peak, np.sqrt(peak / (t + 1)))
+
+    return Schedule(formula, (inverse_sqrt, lr, warmup_steps), warmup_steps=warmup_steps)
 
 
 def polynomial(lr: float, total_iters: int, power: float = 1.0, end_lr: float = 0.0) -> Schedule:
@@ -256,11 +295,11 @@ def polynomial(lr: float, total_iters: int, power: float = 1.0, end_lr: float = 
     total_iters = _check.integer("total_iters", total_iters, 1)
     power = _check.positive("power", power)
     end_lr = _check.within("end_lr", end_lr, 0.0, lr)
-    return Schedule(
-        lambda t: end_lr + (lr - end_lr) * (1 - np.minimum(t, total_iters) / total_iters) ** power,
-        f"polynomial({lr:g}, total_iters={total_iters}, power={power:g}, end_lr={end_lr:g})",
-        horizon=total_iters,
-    )
+
+    def formula(t):
+        return end_lr + (lr - end_lr) * (1 - np.minimum(t, total_iters) / total_iters) ** power
+
+    return Schedule(formula, (polynomial, lr, total_iters, power, end_lr), horizon=total_iters)
 
 
 def _half_cosine(high: float, low: float, progress: np.ndarray) -> np.ndarray:
@@ -291,11 +330,11 @@ def cosine(lr: float, T_max: int, eta_min: float = 0.0) -> Schedule:
     lr = _check.nonnegative("lr", lr)
     T_max = _check.integer("T_max", T_max, 1)
     eta_min = _check.within("eta_min", eta_min, 0.0, lr)
-    return Schedule(
-        lambda t: _half_cosine(lr, eta_min, np.minimum(t, T_max) / T_max),
-        f"cosine({lr:g}, T_max={T_max}, eta_min={eta_min:g})",
-        horizon=T_max,
-    )
+
+    def formula(t):
+        return _half_cosine(lr, eta_min, np.minimum(t, T_max) / T_max)
+
+    return Schedule(formula, (cosine, lr, T_max, eta_min), horizon=T_max)
 
 
 def cosine_restarts(lr: float, T_0: int, T_mult: int = 1, eta_min: float = 0.0, decay: float = 1.0) -> Schedule:
@@ -330,21 +369,16 @@ def cosine_restarts(lr: float, T_0: int, T_mult: int = 1, eta_min: float = 0.0, 
     eta_min = _check.within("eta_min", eta_min, 0.0, lr)
     decay = _check.positive("decay", _check.within("decay", decay, 0.0, 1.0))
 
-    def formula(t):
-        if T_mult == 1:
-            cycle = np.floor(t / T_0)
-            start, length = cycle * T_0, float(T_0)
-        else:
-            starts = [0]
-            while t.size and starts[-1] <= t.max():
-                starts.append(starts[-1] + T_0 * T_mult ** (len(starts) - 1))
-            cycle = np.searchsorted(starts, t, side="right") - 1.0
-            start, length = np.asarray(starts, dtype=np.float64)[cycle.astype(int)], T_0 * float(T_mult) ** cycle
-        return decay**cycle * _half_cosine(lr, eta_min, (t - start) / length)
+    starts = [0]  # of the cycles, where they lengthen
+    while T_mult > 1 and starts[-1] <= LAST_STEP:
+        starts.append(starts[-1] * T_mult + T_0)
 
-    return Schedule(
-        formula, f"cosine_restarts({lr:g}, T_0={T_0}, T_mult={T_mult}, eta_min={eta_min:g}, decay={decay:g})"
-    )
+    def formula(t):
+        cycle = np.floor(t / T_0) if T_mult == 1 else np.searchsorted(starts, t, side="right") - 1.0
+        start = cycle * T_0 if T_mult == 1 else np.array(starts, dtype=np.float64)[cycle.astype(int)]
+        return decay**cycle * _half_cosine(lr, eta_min, (t - start) / (T_0 * float(T_mult) ** cycle))
+
+    return Schedule(formula, (cosine_restarts, lr, T_0, T_mult, eta_min, decay))
 
 
 def cyclic(base_lr: float, max_lr: float, step_size_up: int, mode: str = "triangular", gamma: float = 1.0) -> Schedule:
@@ -391,8 +425,7 @@ def cyclic(base_lr: float, max_lr: float, step_size_up: int, mode: str = "triang
         height = {"triangular": 1.0, "triangular2": 0.5**finished_cycles, "exp_range": gamma**t}[mode]
         return base_lr + (max_lr - base_lr) * (1 - x) * height
 
-    decay = f", gamma={gamma:g}" if mode == "exp_range" else ""
-    return Schedule(formula, f"cyclic({base_lr:g}, {max_lr:g}, step_size_up={step_size_up}, mode={mode!r}{decay})")
+    return Schedule(formula, (cyclic, base_lr, max_lr, step_size_up, mode, gamma))
 
 
 def one_cycle(
@@ -441,22 +474,15 @@ def one_cycle(
     final_lr = initial_lr / final_div_factor
     peak, last = pct_start * total_steps - 1, total_steps - 1
 
-    def between(start, end, progress):
-        if anneal_strategy == "cos":
-            return _half_cosine(start, end, progress)
-        return (1 - progress) * start + progress * end
+    def between(start, end, u):
+        return _half_cosine(start, end, u) if anneal_strategy == "cos" else (1 - u) * start + u * end
 
     def formula(t):
-        rise = between(initial_lr, max_lr, np.minimum(t / peak, 1))
-        fall = between(max_lr, final_lr, np.clip((t - peak) / (last - peak), 0, 1))
-        return np.where(t <= peak, rise, fall)
+        rise, fall = np.minimum(t / peak, 1), np.clip((t - peak) / (last - peak), 0, 1)
+        return np.where(t <= peak, between(initial_lr, max_lr, rise), between(max_lr, final_lr, fall))
 
-    return Schedule(
-        formula,
-        f"one_cycle({max_lr:g}, total_steps={total_steps}, pct_start={pct_start:g}, div_factor={div_factor:g}, "
-        f"final_div_factor={final_div_factor:g}, anneal_strategy={anneal_strategy!r})",
-        horizon=total_steps,
-    )
+    call = one_cycle, max_lr, total_steps, pct_start, div_factor, final_div_factor, anneal_strategy
+    return Schedule(formula, call, horizon=total_steps)
 
 
 _WSD_DECAYS = {
@@ -467,12 +493,7 @@ _WSD_DECAYS = {
 
 
 def wsd(
-    lr: float,
-    total_steps: int,
-    warmup_steps: int,
-    decay_steps: int,
-    end_lr: float = 0.0,
-    decay: str = "linear",
+    lr: float, total_steps: int, warmup_steps: int, decay_steps: int, end_lr: float = 0.0, decay: str = "linear"
 ) -> Schedule:
     r"""Warm-up, stable, decay: a linear rise, a plateau at `lr`, and a fall over the last `decay_steps` steps.
 
@@ -506,25 +527,17 @@ def wsd(
     warmup_steps = _check.integer("warmup_steps", warmup_steps, 0)
     decay_steps = _check.integer("decay_steps", decay_steps, 1)
     if warmup_steps + decay_steps > total_steps:
-        raise ValueError(
-            f"warmup_steps={warmup_steps!r}, decay_steps={decay_steps!r}: "
-            f"their sum must be <= total_steps={total_steps}"
-        )
+        raise ValueError(f"warmup_steps={warmup_steps} + decay_steps={decay_steps}: must be <= {total_steps} in all")
     end_lr = _check.within("end_lr", end_lr, 0.0, lr)
     shape = _WSD_DECAYS[_check.choice("decay", decay, tuple(_WSD_DECAYS))]
     start = total_steps - decay_steps
 
-    def plateau_then_decay(t):
-        return end_lr + (lr - end_lr) * shape(np.clip((t - start) / decay_steps, 0, 1))
+    def formula(t):
+        rise = np.minimum(t / warmup_steps, 1) if warmup_steps else 1.0
+        return rise * (end_lr + (lr - end_lr) * shape(np.clip((t - start) / decay_steps, 0, 1)))
 
-    text = (
-        f"wsd({lr:g}, total_steps={total_steps}, warmup_steps={warmup_steps}, decay_steps={decay_steps}, "
-        f"end_lr={end_lr:g}, decay={decay!r})"
-    )
-    if warmup_steps == 0:
-        return Schedule(plateau_then_decay, text, horizon=total_steps)
-    risen = warmup(Schedule(plateau_then_decay, text, horizon=total_steps), warmup_steps)
-    return Schedule(risen._formula, text, horizon=total_steps, warmup_steps=warmup_steps)
+    call = wsd, lr, total_steps, warmup_steps, decay_steps, end_lr, decay
+    return Schedule(formula, call, horizon=total_steps, warmup_steps=warmup_steps)
 
 
 def _schedule(name: str, schedule, may_watch: bool = False) -> Schedule:
@@ -563,9 +576,13 @@ def warmup(schedule: Schedule, steps: int, start_factor: float = 0.0) -> Schedul
     start_factor = _check.within("start_factor", start_factor, 0.0, 1.0)
     if schedule.horizon is not None and steps > schedule.horizon:
         raise ValueError(f"steps={steps!r}: must be <= {schedule.horizon}, the length of {schedule}")
+
+    def formula(t):
+        return schedule.at(t) * (start_factor + (1 - start_factor) * np.minimum(t / steps, 1))
+
     return Schedule(
-        lambda t: schedule._formula(t) * (start_factor + (1 - start_factor) * np.minimum(t / steps, 1)),
-        f"warmup({schedule}, steps={steps}, start_factor={start_factor:g})",
+        formula,
+        (warmup, schedule, steps, start_factor),
         horizon=schedule.horizon,
         warmup_steps=max(steps, schedule.warmup_steps),
     )
@@ -591,28 +608,25 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
         >>> join([constant(1.0), polynomial(0.5, total_iters=2)], boundaries=[3])(range(6))
         array([1.  , 1.  , 1.  , 0.5 , 0.25, 0.  ])
     """
-    schedules = [_schedule(f"schedules[{k}]", schedule) for k, schedule in enumerate(schedules)]
-    boundaries = _check.increasing("boundaries", boundaries, 1)
-    if len(schedules) != len(boundaries) + 1:
-        raise ValueError(
-            f"boundaries={boundaries!r}: must be one fewer than the {len(schedules)} schedules that they separate"
-        )
-    starts = np.array([0, *boundaries], dtype=np.float64)
+    parts = tuple(_schedule(f"schedules[{k}]", schedule) for k, schedule in enumerate(schedules))
+    starts = (0, *_check.increasing("boundaries", boundaries, 1))
+    if len(parts) != len(starts):
+        raise ValueError(f"boundaries={boundaries!r}: must be one fewer than the {len(parts)} schedules they separate")
 
     def formula(t):
-        part = np.searchsorted(starts, t, side="right") - 1
-        since = t - starts[part]
-        values = np.zeros_like(t)
-        for k, schedule in enumerate(schedules):
-            values = np.where(part == k, schedule._formula(np.where(part == k, since, 0.0)), values)
-        return values
+        rates = np.empty_like(t)
+        for part, start, end in zip(parts, starts, (*starts[1:], np.inf), strict=True):
+            here = (start <= t) & (t < end)
+            if here.any():
+                rates[here] = part.at(t[here] - start)
+        return rates
 
-    last = schedules[-1].horizon
+    last = parts[-1].horizon
     return Schedule(
         formula,
-        f"join({schedules}, boundaries={boundaries})",
-        horizon=None if last is None else boundaries[-1] + last,
-        warmup_steps=schedules[0].warmup_steps,
+        (join, parts, starts[1:]),
+        horizon=None if last is None else starts[-1] + last,
+        warmup_steps=parts[0].warmup_steps,
     )
 
 
@@ -633,9 +647,5 @@ def scale(schedule: Schedule, factor: float) -> Schedule:
     """
     _schedule("schedule", schedule)
     factor = _check.nonnegative("factor", factor)
-    return Schedule(
-        lambda t: factor * schedule._formula(t),
-        f"scale({schedule}, {factor:g})",
-        horizon=schedule.horizon,
-        warmup_steps=schedule.warmup_steps,
-    )
+    call = scale, schedule, factor
+    return Schedule(lambda t: factor * schedule.at(t), call, schedule.horizon, schedule.warmup_steps)

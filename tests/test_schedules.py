@@ -1,6 +1,8 @@
 """Every schedule: equal to torch's over whole horizons, to its formula, and strict about its arguments."""
 
+import copy
 import math
+import pickle
 import warnings
 
 import numpy as np
@@ -343,6 +345,7 @@ ALL = [
     lrlib.warmup(lrlib.cosine(0.3, 80), 10),
     lrlib.join([lrlib.constant(0.3), lrlib.cosine(0.2, 40)], [25]),
     lrlib.scale(lrlib.cosine(0.6, 80), 0.5),
+    lrlib.Schedule.from_table(np.linspace(0.3, 0.0, 100)),
 ]
 
 
@@ -414,6 +417,17 @@ INVALID = [
     (lambda: lrlib.join([lrlib.constant(0.1)] * 3, [5, 5]), r"boundaries=\[5, 5\]"),
     (lambda: lrlib.scale(lrlib.constant(0.1), -1.0), "factor=-1.0"),
     (lambda: lrlib.constant(0.1)(-1), "step=-1"),
+    (lambda: lrlib.constant(0.1)([3, -1]), r"step=\[3, -1\]"),
+    (lambda: lrlib.cyclic(0.1, 0.2, 5)(10**30), "step=10{30}"),
+    (lambda: lrlib.Schedule(lambda t: 0.1, "mine")(3), r"formula of mine: returns shape \(\)"),
+    (
+        lambda: lrlib.warmup(lrlib.Schedule(lambda t: t[:1], "mine"), 5)([3, 4]),
+        r"formula of mine: returns shape \(1,\)",
+    ),
+    (lambda: lrlib.Schedule.from_table([]), r"rates=\[\]"),
+    (lambda: lrlib.Schedule.from_table([[0.1]]), r"rates=\[\[0.1\]\]"),
+    (lambda: lrlib.Schedule.from_table([0.1, -0.1]), r"rates=\[0.1, -0.1\]"),
+    (lambda: lrlib.Schedule.from_table([math.nan]), r"rates=\[nan\]"),
 ]
 
 
@@ -449,8 +463,55 @@ def test_scale_multiplies_and_keeps_the_horizon(factor):
 
 
 def test_a_schedule_prints_the_call_that_makes_it():
-    assert repr(lrlib.cosine(0.1, T_max=100)) == "cosine(0.1, T_max=100, eta_min=0)"
+    assert repr(lrlib.cosine(0.1, T_max=100)) == "cosine(0.1, T_max=100, eta_min=0.0)"
     namespace = {name: getattr(lrlib, name) for name in lrlib.__all__}
-    for schedule in ALL:
-        again = eval(repr(schedule), namespace)
-        np.testing.assert_array_equal(again(range(200)), schedule(range(200)))
+    for schedule in [*ALL[:-1], lrlib.Schedule.from_table([0.1, 0.2])]:
+        assert eval(repr(schedule), namespace) == schedule
+
+
+@pytest.mark.parametrize("schedule", ALL, ids=repr)
+def test_a_copy_is_equal_and_gives_the_same_rates(schedule):
+    for other in (pickle.loads(pickle.dumps(schedule)), copy.deepcopy(schedule), copy.copy(schedule)):
+        assert other == schedule and hash(other) == hash(schedule) and repr(other) == repr(schedule)
+        assert (other.horizon, other.warmup_steps) == (schedule.horizon, schedule.warmup_steps)
+        np.testing.assert_array_equal(other(range(200)), schedule(range(200)))
+
+
+def test_schedules_differ_where_an_argument_does_in_the_last_digit_and_so_do_their_texts():
+    table = np.linspace(0.3, 0.0, 100)
+    others = [
+        lrlib.cosine(0.3, 80, 0.01 + 1e-15),
+        lrlib.scale(lrlib.cosine(0.6 + 1e-15, 80), 0.5),
+        lrlib.Schedule.from_table(np.where(np.arange(100) == 50, table + 1e-15, table)),
+    ]
+    assert len({*ALL, *others}) == len(set(map(repr, [*ALL, *others]))) == len(ALL) + len(others)
+    assert lrlib.constant(0.1) != 0.1
+
+
+def test_equal_arguments_may_be_given_in_any_way():
+    assert lrlib.multistep(1, np.array([2, 5])) == lrlib.multistep(1.0, milestones=[2, 5], gamma=0.1)
+    assert lrlib.join([lrlib.constant(1)] * 2, [3]) == lrlib.join((lrlib.constant(1.0),) * 2, boundaries=(3,))
+
+
+def falling(t):
+    return 1 / (1 + t)
+
+
+def test_a_formula_of_one_s_own_compares_by_its_function():
+    mine = lrlib.Schedule(falling, "mine")
+    assert mine == lrlib.Schedule(falling, "mine") == pickle.loads(pickle.dumps(mine)) == copy.deepcopy(mine)
+    assert mine != lrlib.Schedule(lambda t: 1 / (1 + t), "mine")
+    assert lrlib.scale(mine, 2.0) == pickle.loads(pickle.dumps(lrlib.scale(mine, 2.0)))
+
+
+@pytest.mark.parametrize("schedule", ALL, ids=repr)
+def test_no_steps_give_no_rates(schedule):
+    assert schedule([]).shape == (0,) and schedule(np.empty((0, 3), dtype=int)).shape == (0, 3)
+
+
+def test_a_table_is_copied_and_past_its_end_the_last_rate_holds():
+    table = np.array([0.1, 0.3, 0.2])
+    schedule = lrlib.Schedule.from_table(table)
+    table[:] = 0.0
+    assert schedule([0, 1, 2, 3, 10**15]).tolist() == [0.1, 0.3, 0.2, 0.2, 0.2]
+    assert schedule.horizon == 3

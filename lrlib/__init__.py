@@ -1,7 +1,16 @@
 """lrlib: learning rates for neural networks, as pure schedules, one training loop, and measurements."""
 
-from lrlib.adaptive import Adadelta, Adagrad, Adam, FTRLProximal, HillClimb, Hypergradient, Parabola, RMSprop
 from lrlib.augment import Augmentation, augmented
+from lrlib.callbacks import (
+    Callback,
+    EarlyStopping,
+    Evaluate,
+    Periodic,
+    ReduceOnPlateau,
+    UpdateRatios,
+    WeightAverage,
+    plateaus,
+)
 from lrlib.claims import CLAIMS, Verdict, settle
 from lrlib.curvature import (
     adaptive_sharpness,
@@ -10,22 +19,12 @@ from lrlib.curvature import (
     hessian_vector_product,
     sharpness,
 )
-from lrlib.datasets import (
-    Dataset,
-    batches,
-    cifar10,
-    digits,
-    fashion_mnist,
-    hard_digits,
-    hold_out,
-    mnist,
-    relabelled,
-)
-from lrlib.diagnosis import Finding, UpdateRatios, diagnose
+from lrlib.data import Dataset, batches, digits, hard_digits, hold_out, relabelled
+from lrlib.datafiles import cifar10, fashion_mnist, mnist
+from lrlib.diagnosis import Finding, diagnose
 from lrlib.ensembles import (
     Snapshots,
     StatePath,
-    WeightAverage,
     barrier,
     calibration_error,
     copy_state,
@@ -36,6 +35,8 @@ from lrlib.ensembles import (
     refresh_batchnorm,
     train_path,
 )
+from lrlib.grid import GridResult, train_grid
+from lrlib.hillclimb import HillClimb
 from lrlib.images import ImageSchedule, image_schedule, scan_order
 from lrlib.invariance import (
     ExponentialEquivalent,
@@ -70,9 +71,21 @@ from lrlib.landscape import (
     random_direction,
 )
 from lrlib.models import PreResNet, conv_net, in_bfloat16, mlp, parameter_count, resnet9
-from lrlib.plateau import early_stopping, plateaus, reduce_on_plateau
 from lrlib.plotting import COLORS, DASHES, band, dot_intervals, label_lines
-from lrlib.replicas import GridResult, Stack, train_grid
+from lrlib.rules import (
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    AdamW,
+    FTRLProximal,
+    Hypergradient,
+    Muon,
+    Parabola,
+    PerReplica,
+    RMSprop,
+    Rule,
+)
 from lrlib.runtime import at_scale, device, scale_name, seeded, setup
 from lrlib.scheduler import ScheduleLR
 from lrlib.schedules import (
@@ -93,9 +106,10 @@ from lrlib.schedules import (
     warmup,
     wsd,
 )
+from lrlib.stack import Stack
 from lrlib.stats import Interval, Summary, correlation, paired, summary
 from lrlib.tables import table
-from lrlib.training import History, evaluate, train
+from lrlib.training import History, Run, evaluate, train
 
 _OF_RECORDS = ("Record", "load_record", "measure")
 

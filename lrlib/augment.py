@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from lrlib import _check
-from lrlib.datasets import Dataset
+from lrlib.callbacks import Callback
+from lrlib.data import Dataset
 
 __all__ = ["augmented", "Augmentation"]
 
@@ -67,7 +67,7 @@ def augmented(x: torch.Tensor, generator: torch.Generator, *, pad: int = 4, mirr
     return out.permute(0, 3, 1, 2)
 
 
-class Augmentation:
+class Augmentation(Callback):
     """A data set whose training pictures are augmented anew for each epoch: a callback of :func:`lrlib.train`.
 
     Train on its `data` and pass it as a callback. The given data set is not changed.
@@ -97,10 +97,9 @@ class Augmentation:
         if batch_size > len(data.x_train):
             raise ValueError(f"batch_size={batch_size!r}: must be <= {len(data.x_train)}, the number of pictures")
         self._original, self._options = data.x_train, options
-        self._updates = len(data.x_train) // batch_size
+        super().__init__(every=len(data.x_train) // batch_size)
         self._generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0))
         self.data = replace(data, x_train=augmented(self._original, self._generator, **options))
 
-    def __call__(self, updates_done: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        if updates_done % self._updates == 0:
-            self.data.x_train.copy_(augmented(self._original, self._generator, **self._options))
+    def __call__(self, run) -> None:
+        self.data.x_train.copy_(augmented(self._original, self._generator, **self._options))

@@ -23,14 +23,16 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.optim import swa_utils
 
-from lrlib import _check, runtime, training
-from lrlib.datasets import Dataset, batches
-from lrlib.scheduler import ScheduleLR
+from lrlib import _check, runtime
+from lrlib.callbacks import Callback, evaluate
+from lrlib.data import Dataset
+from lrlib.rules import SGD
 from lrlib.schedules import Schedule
+from lrlib.stack import Stack
+from lrlib.training import train
 
 __all__ = [
     "Snapshots",
-    "WeightAverage",
     "StatePath",
     "copy_state",
     "member_probabilities",
@@ -50,6 +52,8 @@ FORMAT = "lrlib snapshots 1"
 def copy_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """A copy of a model's parameters and buffers, on their device, that later training does not touch.
 
+    Of a :class:`~lrlib.Stack` each is (R, ...), under the name that it has in one network.
+
     Example:
         >>> model = nn.Linear(2, 1)
         >>> state = copy_state(model)
@@ -57,7 +61,11 @@ def copy_state(model: nn.Module) -> dict[str, torch.Tensor]:
         >>> bool((state["weight"] == 0).all())
         False
     """
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    return {name: tensor.detach().clone() for name, tensor in _state_of(model).items()}
+
+
+def _state_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    return model.tensors() if isinstance(model, Stack) else model.state_dict()
 
 
 def _check_state(name: str, state: State, reference: State, owner: str) -> None:
@@ -79,13 +87,13 @@ def _check_states(states: Iterable[State], model: nn.Module) -> list[State]:
     states = list(states)
     if not states:
         raise ValueError("states: is empty, must hold at least one state; was the run shorter than the first snapshot?")
-    reference = model.state_dict()
+    reference = _state_of(model)
     for k, state in enumerate(states):
         _check_state(f"states[{k}]", state, reference, "the model")
     return states
 
 
-class Snapshots(Sequence):
+class Snapshots(Callback, Sequence):
     """A callback of :func:`lrlib.train` that keeps the state after the given numbers of updates.
 
     It is a sequence of states in the order in which they were taken. A run that ends early leaves fewer.
@@ -112,14 +120,13 @@ class Snapshots(Sequence):
     """
 
     def __init__(self, at: Iterable[int]):
-        self._at = frozenset(_check.increasing("at", at, 1))
+        super().__init__(at=_check.increasing("at", at, 1))
         self.steps: list[int] = []
         self._states: list[dict[str, torch.Tensor]] = []
 
-    def __call__(self, updates_done: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        if updates_done in self._at:
-            self.steps.append(updates_done)
-            self._states.append(copy_state(model))
+    def __call__(self, run) -> None:
+        self.steps.append(run.step)
+        self._states.append(copy_state(run.model))
 
     def __len__(self) -> int:
         return len(self._states)
@@ -169,72 +176,6 @@ class Snapshots(Sequence):
         return loaded
 
 
-class WeightAverage:
-    r"""A callback of :func:`lrlib.train` that averages the weights of one run: SWA or EMA.
-
-    With :math:`\theta_k` the weights at the k-th of the given updates (k = 0, 1, ...),
-
-    .. math:: \bar\theta_k &= \frac{k\,\bar\theta_{k-1} + \theta_k}{k + 1}
-              \quad\text{(SWA)}, \\
-              \bar\theta_k &= d\,\bar\theta_{k-1} + (1 - d)\,\theta_k,\quad \bar\theta_0 = \theta_0
-              \quad\text{(EMA)}.
-
-    Args:
-        at: the numbers of updates done at which weights enter the mean, strictly increasing, each >= 1.
-        decay: None for the plain mean (SWA), or :math:`d` in [0, 1) for the exponential one (EMA).
-
-    Attributes:
-        count: how many weights have entered.
-
-    Raises:
-        ValueError: an argument is out of its range.
-
-    Source: Izmailov et al., *Averaging Weights Leads to Wider Optima and Better Generalization* (2018), by
-    `torch.optim.swa_utils.AveragedModel`.
-
-    Example:
-        >>> model, average = nn.Linear(1, 1, bias=False), WeightAverage(at=[1, 2])
-        >>> for step, value in enumerate([1.0, 3.0], 1):
-        ...     _ = model.weight.data.fill_(value)
-        ...     average(step, model, None)
-        >>> average.model.weight.item()
-        2.0
-    """
-
-    def __init__(self, at: Iterable[int], decay: float | None = None):
-        self._at = frozenset(_check.increasing("at", at, 1))
-        if decay is not None and _check.within("decay", decay, 0.0, 1.0) == 1.0:
-            raise ValueError(f"decay={decay!r}: must be None or in [0, 1)")
-        self._average = None if decay is None else swa_utils.get_ema_multi_avg_fn(decay)
-        self._averaged: swa_utils.AveragedModel | None = None
-        self.count = 0
-
-    def __call__(self, updates_done: int, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
-        if updates_done not in self._at:
-            return
-        if self._averaged is None:
-            self._averaged = swa_utils.AveragedModel(model, multi_avg_fn=self._average)
-        self._averaged.update_parameters(model)
-        self.count += 1
-
-    @property
-    def model(self) -> nn.Module:
-        """The network with the mean weights. Its buffers are those of the last network that entered: with BatchNorm,
-        pass it to :func:`refresh_batchnorm` before use.
-
-        Raises:
-            ValueError: no weights have entered yet.
-        """
-        if self._averaged is None:
-            raise ValueError("average: is empty, must have been called at one of its updates")
-        return self._averaged.module
-
-
-def _batch_norms(model: nn.Module) -> list[nn.Module]:
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    return [module for module in norms if module.track_running_stats]
-
-
 def refresh_batchnorm(model: nn.Module, x: torch.Tensor, batch_size: int = 500) -> None:
     """Compute the running statistics of every BatchNorm layer anew, as means over batches of `x`, in place.
 
@@ -242,7 +183,7 @@ def refresh_batchnorm(model: nn.Module, x: torch.Tensor, batch_size: int = 500) 
     last batch is left out, as each batch has the same weight.
 
     Args:
-        model: whose buffers are written; parameters and training modes stay.
+        model: a network or a :class:`~lrlib.Stack`, whose buffers are written; parameters and training modes stay.
         x: training inputs, shape (N, ...), N >= 2.
         batch_size: B, >= 2; a large one, since the spread between batch means is not part of the variance.
 
@@ -260,11 +201,29 @@ def refresh_batchnorm(model: nn.Module, x: torch.Tensor, batch_size: int = 500) 
     batch_size = _check.integer("batch_size", batch_size, 2)
     if len(x) < 2:
         raise ValueError(f"x: has {len(x)} inputs, must have at least 2")
-    if not _batch_norms(model):
-        return
+    template = model.template() if isinstance(model, Stack) else model
+    norms = [m for m in template.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     whole = len(x) // batch_size * batch_size or len(x)
-    with runtime.modes_kept(model):
-        swa_utils.update_bn(x[:whole].split(batch_size), model)
+    chunks = x[:whole].split(batch_size)
+    if norms and not isinstance(model, Stack):
+        with runtime.modes_kept(model):
+            swa_utils.update_bn(chunks, model)
+    elif norms:
+        _refresh_stack(model, norms, chunks)
+
+
+@torch.no_grad()
+def _refresh_stack(stack: Stack, norms: Sequence[nn.Module], chunks: Sequence[torch.Tensor]) -> None:
+    """The momentum 1/k at batch k makes the running statistics means over the batches."""
+    momenta = [norm.momentum for norm in norms]
+    with runtime.modes_kept(stack):
+        stack.train()
+        for k, xs in enumerate(chunks, 1):
+            for norm in norms:
+                norm.momentum = 1 / k
+            stack(xs[None])
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 @torch.no_grad()
@@ -282,7 +241,8 @@ def member_probabilities(
         batch_size: inputs per forward pass, >= 1.
 
     Returns:
-        Shape (M, N, classes); ``.mean(0)`` is the ensemble's prediction.
+        Shape (M, N, classes), or (M, R, N, classes) of a :class:`~lrlib.Stack`; ``.mean(0)`` is the ensemble's
+        prediction.
 
     Raises:
         ValueError: no state, or one whose entries or shapes are not the model's; the message names it.
@@ -298,9 +258,17 @@ def member_probabilities(
     worker = copy.deepcopy(model).eval()
     members = []
     for state in states:
-        worker.load_state_dict(state)
-        members.append(torch.cat([F.softmax(worker(xs), dim=1) for xs in x.split(batch_size)]))
+        _load(worker, state)
+        chunks = (worker(xs[None]) if isinstance(worker, Stack) else worker(xs) for xs in x.split(batch_size))
+        members.append(torch.cat([F.softmax(logits, dim=-1) for logits in chunks], dim=-2))
     return torch.stack(members)
+
+
+def _load(model: nn.Module, state: State) -> None:
+    if isinstance(model, Stack):
+        model.load(state)
+    else:
+        model.load_state_dict(state)
 
 
 def _check_probabilities(probabilities: torch.Tensor, y: torch.Tensor) -> None:
@@ -386,7 +354,7 @@ def disagreement(members: torch.Tensor) -> float:
 
 
 def _line(t):
-    return 1 - t, 0.0, t
+    return 1 - t, 0.0 * t, t
 
 
 def _bezier(t):
@@ -394,7 +362,7 @@ def _bezier(t):
 
 
 def _polygon(t):
-    return (1 - 2 * t, 2 * t, 0.0) if t <= 0.5 else (0.0, 2 - 2 * t, 2 * t - 1)
+    return (1 - 2 * t).clip(0), 1 - (2 * t - 1).abs(), (2 * t - 1).clip(0)
 
 
 _KINDS = {"line": _line, "bezier": _bezier, "polygon": _polygon}
@@ -452,15 +420,35 @@ class StatePath:
             ValueError: t is out of its range.
         """
         t = _check.within("t", t, 0.0, 1.0)
-        control, curved, straight = self.control or {}, _KINDS[self.kind](t), _line(t)
+        place = torch.tensor(t, dtype=torch.float64)
+        control, curved, straight = self.control or {}, _KINDS[self.kind](place), _line(place)
         state = {}
         for name, a in self.start.items():
             if not a.is_floating_point():
                 state[name] = a.clone()
                 continue
-            wa, wc, wb = curved if name in control else straight
-            state[name] = wa * a + wb * self.end[name] + (wc * control[name] if wc else 0.0)
+            wa, wc, wb = (weight.to(a) for weight in (curved if name in control else straight))
+            state[name] = wa * a + wb * self.end[name] + (wc * control[name] if name in control else 0.0)
         return state
+
+
+class _Bent(nn.Module):
+    """A network at a random place of the path with a control point, which is all that is trained of it."""
+
+    def __init__(self, model: nn.Module, start: State, end: State, kind: str):
+        super().__init__()
+        self._model, self._weights = [copy.deepcopy(model).train()], _KINDS[kind]
+        self._names = [name for name, p in model.named_parameters() if p.requires_grad]
+        self._ends = [(start[name], end[name]) for name in self._names]
+        self.control = nn.ParameterList([nn.Parameter((a + b) / 2) for a, b in self._ends])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wa, wc, wb = self._weights(torch.rand((), device=x.device))
+        points = (wa * a + wc * c + wb * b for (a, b), c in zip(self._ends, self.control, strict=True))
+        return functional_call(self._model[0], dict(zip(self._names, points, strict=True)), x)
+
+    def path(self) -> dict[str, torch.Tensor]:
+        return {name: p.detach() for name, p in zip(self._names, self.control, strict=True)}
 
 
 def train_path(
@@ -474,7 +462,6 @@ def train_path(
     kind: str = "bezier",
     batch_size: int = 64,
     momentum: float = 0.9,
-    weight_decay: float = 0.0,
     seed: int = 0,
 ) -> StatePath:
     r"""Bend a path between two states, whose ends stay fixed, until the loss along it is low.
@@ -490,7 +477,7 @@ def train_path(
         schedule: the rate of the update of θ_c.
         steps: the number of updates, >= 1.
         kind: "bezier" or "polygon".
-        batch_size, momentum, weight_decay: of SGD; the decay is of θ(t) and so acts on θ_c through the path.
+        batch_size, momentum: of SGD.
         seed: of the batches and of the places t.
 
     Raises:
@@ -508,31 +495,15 @@ def train_path(
         >>> train_path(model, *states, lrlib.digits(), lrlib.constant(0.1), steps=3)
         StatePath('bezier', 1210 numbers)
     """
-    steps = _check.integer("steps", steps, 1)
-    weights = _KINDS[_check.choice("kind", kind, ("bezier", "polygon"))]
-    momentum = _check.within("momentum", momentum, 0.0, 1.0)
-    weight_decay = _check.nonnegative("weight_decay", weight_decay)
+    _check.choice("kind", kind, ("bezier", "polygon"))
     start, end = _check_states([start, end], model)
-    worker = copy.deepcopy(model).train()
-    names = [name for name, p in worker.named_parameters() if p.requires_grad]
-    control = {name: nn.Parameter((start[name] + end[name]) / 2) for name in names}
-    optimizer = torch.optim.SGD(control.values(), lr=0.0, momentum=momentum)
-    scheduler = ScheduleLR(optimizer, schedule)
-    rng = np.random.default_rng(seed)
-    with runtime.seeded(seed):
-        for rows in batches(len(data.x_train), batch_size, steps, seed):
-            wa, wc, wb = weights(rng.uniform())
-            theta = {name: wa * start[name] + wc * control[name] + wb * end[name] for name in names}
-            loss = F.cross_entropy(functional_call(worker, theta, data.x_train[rows]), data.y_train[rows])
-            if weight_decay:
-                loss = loss + weight_decay / 2 * sum((p**2).sum() for p in theta.values())
-            if not torch.isfinite(loss):
-                raise ValueError(f"schedule={schedule!r}: the loss of the path is not finite, lower the rate")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
-    return StatePath(start, end, kind, {name: p.detach() for name, p in control.items()})
+    bent = _Bent(model, start, end, kind)
+    pictures = data.x_train, data.y_train
+    rule = SGD(momentum=momentum)
+    history = train(bent, pictures, schedule, steps=steps, batch_size=batch_size, optimizer=rule, seed=seed)
+    if history.diverged_at is not None:
+        raise ValueError(f"schedule={schedule!r}: the loss of the path is not finite, lower the rate")
+    return StatePath(start, end, kind, bent.path())
 
 
 def path_loss(
@@ -574,7 +545,7 @@ def path_loss(
         worker.load_state_dict(path.at(t))
         if refresh is not None:
             refresh_batchnorm(worker, refresh)
-        measured.append(training.evaluate(worker, x, y))
+        measured.append(evaluate(worker, x, y))
     loss, accuracy = np.array(measured, dtype=np.float64).reshape(-1, 2).T
     return loss, accuracy
 

@@ -1,7 +1,9 @@
-"""The one training loop of the book, and the record of what it did."""
+"""The one training loop of the book, for one network or a stack of them, and the record of what it did."""
 
+import itertools
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,18 +12,26 @@ from torch import nn
 from torch.nn import functional as F
 
 from lrlib import _check, runtime
-from lrlib.datasets import Dataset, batches
+from lrlib.callbacks import Callback, Evaluate, Periodic, UpdateRatios, evaluate
+from lrlib.data import Dataset, batches
+from lrlib.rules import SGD, LossAt, Now, Rule, losses_at
 from lrlib.scheduler import ScheduleLR
 from lrlib.schedules import Schedule
+from lrlib.stack import Loss, Stack
 
-__all__ = ["History", "train", "evaluate"]
+__all__ = ["History", "Run", "train", "evaluate"]
 
-Callback = Callable[[int, nn.Module, torch.optim.Optimizer], None]
+Data = Dataset | tuple[torch.Tensor, torch.Tensor]
+Where = int | torch.Tensor  # a row of a table: an int, or a tensor (1,) on the device while a graph is captured
+WINDOW = 2**24  # numbers of the order of examples that are kept at a time
+WARM_UP = 3  # updates before a graph is captured
 
 
 @dataclass(frozen=True)
 class History:
     """What happened in a run of T updates, of which the first U took place (U = T unless it diverged or was stopped).
+
+    Of a stack of R replicas every array has R rows, U is T, and what a replica did not do is NaN.
 
     Attributes:
         lr: the rate that each update applied, shape (U,), or (U, groups) for several parameter groups.
@@ -29,9 +39,10 @@ class History:
         update_ratio: the size of each update relative to the weights, ‖Δθ‖/‖θ‖, shape (U,); None if not asked for.
         eval_step: the numbers of updates done when the test set was evaluated, shape (E,).
         test_loss, test_accuracy: of these evaluations, shape (E,). The last one is of the weights that the run left.
-        diverged_at: the step whose mini-batch loss was not finite and ended the run, or None.
+        diverged_at: the step whose mini-batch loss was not finite and ended the run, or None; of a stack (R,), with -1.
+        updates: the number U of updates done; of a stack (R,).
         seconds: wall time of the run, evaluations included.
-        diverged_loss: that loss, inf or NaN, or None.
+        diverged_loss: the loss that was not finite, inf or NaN, or None; of a stack (R,), NaN for none.
     """
 
     lr: np.ndarray
@@ -40,97 +51,470 @@ class History:
     eval_step: np.ndarray
     test_loss: np.ndarray
     test_accuracy: np.ndarray
-    diverged_at: int | None
+    diverged_at: int | None | np.ndarray
+    updates: int | np.ndarray
     seconds: float
-    diverged_loss: float | None = None
+    diverged_loss: float | None | np.ndarray = None
 
     @property
-    def accuracy(self) -> float:
-        """Test accuracy at the end of the run, in [0, 1]."""
-        return float(self.test_accuracy[-1])
+    def accuracy(self):
+        """Test accuracy at the end of the run, in [0, 1]; of a stack (R,)."""
+        return self.test_accuracy[..., -1][()]
 
     @property
-    def final_loss(self) -> float:
-        """Test loss at the end of the run."""
-        return float(self.test_loss[-1])
+    def final_loss(self):
+        """Test loss at the end of the run; of a stack (R,)."""
+        return self.test_loss[..., -1][()]
 
 
-@torch.no_grad()
-def evaluate(
-    model: nn.Module,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = F.cross_entropy,
-    batch_size: int = 2000,
-) -> tuple[float, float]:
-    """Mean loss and accuracy of a classifier in evaluation mode; its training mode is restored.
+class Run:
+    """A run in progress, as callbacks see it. Tensors are on the device of the data and may be read at any time.
 
-    Args:
-        model: maps x of shape (N, ...) to logits of shape (N, classes).
-        x, y: inputs and labels, shape (N, ...) and (N,), N >= 1.
-        loss: a mean over the examples it is given.
-        batch_size: examples per forward pass, >= 1.
-
-    Raises:
-        ValueError: x is empty, or x and y differ in length.
-
-    Example:
-        >>> x, y = torch.eye(3), torch.arange(3)
-        >>> evaluate(nn.Identity(), x, y)[1]
-        1.0
+    Attributes:
+        model: the network, or the :class:`Stack`.
+        data: the data of each replica, a list of R.
+        size: R, 1 for a network.
+        steps: T, the number of updates planned.
+        step: the number of updates done.
+        names: of the trainable parameters.
+        weights: their values, each (R, ...), which share the model's memory; `buffers` likewise.
+        gradients, moves: of the last update, each (R, ...), the moves being what was taken from the weights.
+        loss: the mini-batch losses, (T, R).
+        rates: the rate of every update, (T, R), in float64; a callback may change what is to come.
+        active: whether a replica is still trained, (R,).
+        state: the rule's state of each parameter, a list of dicts.
     """
-    batch_size = _check.integer("batch_size", batch_size, 1)
-    if len(x) == 0 or len(x) != len(y):
-        raise ValueError(f"x, y: have lengths {len(x)} and {len(y)}, must be equal and >= 1")
-    total_loss, correct = 0.0, 0
-    with runtime.modes_kept(model):
-        model.eval()
-        for xs, ys in zip(x.split(batch_size), y.split(batch_size), strict=True):
-            logits = model(xs)
-            total_loss += loss(logits, ys).item() * len(xs)
-            correct += (logits.argmax(1) == ys).sum().item()
-    return total_loss / len(x), correct / len(x)
+
+    def __init__(self, model, data, schedule, steps, batch_size, optimizer, loss, seed, callbacks):
+        stack = isinstance(model, Stack)
+        if stack:
+            model.check(_first(data))
+        self.model, self.size, self.steps, self.step = model, model.size if stack else 1, steps, 0
+        self.data = _each("data", data, self.size, (Dataset, tuple))
+        seeds = _each("seed", seed, self.size, (int, np.integer))
+        self._seeds = [_check.integer("seed", value, 0) for value in seeds]
+        self._source = _Source(self.data, self._seeds, batch_size, steps)
+        device = self._source.device
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        if not named:
+            raise ValueError("model: must have a parameter that requires a gradient")
+        self.names = list(model.names) if stack else [name for name, _ in named]
+        self._params = [p for _, p in named]
+        self.weights = [p.detach() if stack else p.detach()[None] for p in self._params]
+        self.buffers = [b if stack else b[None] for b in model.buffers()]
+        self.active = torch.ones(self.size, dtype=torch.bool, device=device)
+        self._calm = True  # whether all replicas are active, as far as the host knows
+        self.loss = torch.full((steps, self.size), torch.nan, dtype=torch.float64, device=device)
+        self._diverged_at = torch.full((self.size,), -1, device=device)
+        self._stopped_at = torch.full((self.size,), steps, device=device)
+        self.gradients: list[torch.Tensor] = []
+        self.moves: list[torch.Tensor] = []
+        self._loss = loss
+        self.callbacks = [c if isinstance(c, Callback) else Periodic(c, every=1) for c in callbacks]
+        self._needs_moves = any(c.needs_moves for c in self.callbacks)
+        self.optimizer, self.scheduler, self.rule = None, None, None
+        if isinstance(optimizer, torch.optim.Optimizer):
+            if stack:
+                raise TypeError(f"optimizer={type(optimizer).__name__}: must be a rule of lrlib.rules for a Stack")
+            self.optimizer, groups = optimizer, len(optimizer.param_groups)
+            self.scheduler = None if schedule is None else ScheduleLR(optimizer, schedule)
+            self.rates = torch.full((steps, groups), torch.nan, dtype=torch.float64)
+        else:
+            self.rule = SGD() if optimizer is None else optimizer
+            if not isinstance(self.rule, Rule):
+                raise TypeError(f"optimizer={optimizer!r}: must be a rule of lrlib.rules or a torch.optim.Optimizer")
+            self.rates = _table("schedule", schedule, steps, self.size, _check_rate).to(device)
+            self._settings = {
+                name: value
+                if isinstance(value, int | float)
+                else _table(name, value, steps, self.size, self.rule.check).to(device)
+                for name, value in self.rule.settings().items()
+            }
+            self.state = [self.rule.start(weight) for weight in self.weights]
+
+    def stop(self, replicas: Sequence[int] | None = None) -> None:
+        """Train these replicas no further, or none at all; what they have reached stays."""
+        chosen = torch.zeros_like(self.active)
+        chosen[list(range(self.size)) if replicas is None else list(replicas)] = True
+        self._stopped_at.copy_(torch.where(chosen & self.active, self.step, self._stopped_at))
+        self.active &= ~chosen
+        self._calm = self._calm and not chosen.any()
+
+    def state_dict(self) -> dict:
+        """All that :func:`train` needs to go on from here, by its argument `resume`: copies on the CPU."""
+        optimizer = self.optimizer.state_dict() if self.optimizer is not None else self.state
+        schedule = None if self.scheduler is None else self.scheduler.state_dict()
+        tensors = [
+            *self.weights,
+            *self.buffers,
+            self.loss,
+            self.rates,
+            self.active,
+            self._diverged_at,
+            self._stopped_at,
+        ]
+        random = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if self.active.is_cuda else [])]
+        return _copied({"step": self.step, "tensors": tensors, "optimizer": optimizer, "scheduler": schedule,
+                        "random": random})  # fmt: skip
+
+    def _load(self, state: dict) -> None:
+        here = [*self.weights, *self.buffers, self.loss, self.rates, self.active, self._diverged_at, self._stopped_at]
+        if [t.shape for t in here] != [t.shape for t in state["tensors"]]:
+            raise ValueError("resume: is of another model, length or number of replicas, must be of the same run")
+        for mine, saved in zip(here, state["tensors"], strict=True):
+            mine.copy_(saved)
+        self.step, self._calm = state["step"], bool(self.active.all())
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(_copied(state["optimizer"]))
+            if self.scheduler is not None:
+                self.scheduler.load_state_dict(state["scheduler"])
+        else:
+            for mine, saved in zip(self.state, state["optimizer"], strict=True):
+                for name, tensor in saved.items():
+                    mine[name].copy_(tensor)
+        torch.set_rng_state(state["random"][0])
+        if self.active.is_cuda:
+            torch.cuda.set_rng_state_all(state["random"][1:])
+
+    def _losses(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """(R,) of a batch (G, B, ...)."""
+        if isinstance(self.model, Stack):
+            return self.model.losses(x, y, self._loss)
+        value = self._loss(self.model(x[0]), y[0])
+        if value.numel() != 1:
+            raise ValueError(f"loss: returned shape {tuple(value.shape)}, must return a scalar, the mean over examples")
+        return value.reshape(1)
+
+    def _update(self, k: Where, w: Where) -> None:
+        """Update k by the rule, on row w of the window of the order. Nothing here asks the host, but on a CPU."""
+        x, y = self._source.batch(w)
+        values = self._losses(x, y)
+        gradients = torch.autograd.grad(values.sum(), self._params, allow_unused=True)
+        used = [i for i, g in enumerate(gradients) if g is not None]
+        grads = [g if isinstance(self.model, Stack) else g[None] for g in gradients if g is not None]
+        weights, values = [self.weights[i] for i in used], values.detach()
+        with torch.no_grad():
+            calm = isinstance(k, int) and self._calm and math.isfinite(values.sum().item())
+            _write(self.loss, k, values if calm else values.where(self.active, torch.nan))
+            if not calm:
+                finite = values.isfinite()
+                at = torch.as_tensor(k, device=finite.device)
+                self._diverged_at.copy_(torch.where(self.active & ~finite, at, self._diverged_at))
+                self.active &= finite
+                self._calm = False
+            now = self._now(k, values, losses_at(weights, lambda: self._losses(x, y)))
+            moves = self.rule.moves(grads, weights, [self.state[i] for i in used], now)
+            if not calm:
+                moves = [m.where(self.active.view(-1, *[1] * (m.ndim - 1)), 0.0) for m in moves]
+            for weight, move in zip(weights, moves, strict=True):
+                weight.sub_(move)
+            if now.applied is not None:
+                _write(self.rates, k, now.applied)
+        self.gradients, self.moves = grads, moves
+
+    def _now(self, k: Where, values: torch.Tensor, loss_at: LossAt) -> Now:
+        settings = {
+            name: _row(value, k) if isinstance(value, torch.Tensor) else value for name, value in self._settings.items()
+        }
+        t = k + 1 if isinstance(k, int) else (k + 1).double()[0]
+        return Now(t, {"lr": _row(self.rates, k)} | settings, values, loss_at)
+
+    def _update_by_optimizer(self, k: int, w: int) -> None:
+        """Update k by a torch.optim.Optimizer."""
+        x, y = self._source.batch(w)
+
+        def closure():
+            self.optimizer.zero_grad()
+            value = self._losses(x, y)[0]
+            if torch.is_grad_enabled():
+                value.backward()
+            return value
+
+        value = closure().detach()
+        self.loss[k] = value
+        if not torch.isfinite(value):
+            self._diverged_at[0] = k
+            self.active[0] = self._calm = False
+            return
+        before = [weight.clone() for weight in self.weights] if self._needs_moves else []
+        self.rates[k] = torch.tensor([float(group["lr"]) for group in self.optimizer.param_groups])
+        if getattr(self.optimizer, "needs_closure", False) or isinstance(self.optimizer, torch.optim.LBFGS):
+            self.optimizer.step(closure)
+        else:
+            self.optimizer.step()
+        self.gradients = [p.grad[None] for p in self._params if p.grad is not None]
+        self.moves = [old - new for old, new in zip(before, self.weights, strict=True)] if before else []
+        if self.scheduler is not None and k + 1 < self.steps:
+            self.scheduler.step()
+
+    def _call(self, callbacks: Sequence[Callback]) -> None:
+        """With the weights that an optimizer such as schedule-free means to be looked at."""
+        due = [callback for callback in callbacks if callback.due(self.step)]
+        if due:
+            with _as_evaluated(self.optimizer):
+                for callback in due:
+                    callback(self)
+                    self.model.train()
+
+    def go(self) -> None:
+        """All updates from the present step on, with the callbacks."""
+        self.model.train()
+        for callback in self.callbacks:
+            callback.start(self)
+        if self.step == 0:
+            self._call(self.callbacks)
+        update = self._updater()
+        for k in range(self.step, self.steps):
+            if not self._calm and not self._any_active(k):
+                break
+            self._source.seek(k)
+            update(k)
+            self.step = k + 1
+            if self._calm or self._any_active(k):
+                self._call(self.callbacks)
+        for callback in self.callbacks:
+            callback.finish(self)
+
+    def _any_active(self, k: int) -> bool:
+        """Whether anything is left to train; a GPU is asked only now and then."""
+        return not (self.active.device.type == "cpu" or k % 100 == 0) or bool(self.active.any())
+
+    def _updater(self) -> Callable[[int], None]:
+        """On a CPU the update itself; on a GPU its graph, captured after a few updates and replayed."""
+        window = self._source.window
+        if self.optimizer is not None:
+            return lambda k: self._update_by_optimizer(k, k % window)
+        if not self.active.is_cuda or not self.rule.capturable:
+            return lambda k: self._update(k, k % window)
+        place = torch.tensor([self.step], device=self.active.device)
+        inside = torch.tensor([self.step % window], device=self.active.device)
+        graph, side, first = torch.cuda.CUDAGraph(), torch.cuda.Stream(), self.step
+
+        def update(k: int) -> None:
+            if k % window == 0:
+                inside.zero_()
+            if k < first + WARM_UP:
+                side.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(side):
+                    self._update(place, inside)
+                torch.cuda.current_stream().wait_stream(side)
+            else:
+                if k == first + WARM_UP:
+                    with torch.cuda.graph(graph):
+                        self._update(place, inside)
+                graph.replay()
+            place.add_(1)
+            inside.add_(1)
+
+        return update
+
+    def outcome(self, evaluations: Evaluate | None, ratios: np.ndarray | None, started: float) -> History:
+        """The history of the run so far."""
+        diverged, stopped = self._diverged_at.cpu().numpy(), self._stopped_at.cpu().numpy()
+        updates = np.minimum(np.where(diverged < 0, self.steps, diverged), stopped)
+        losses, rates = self.loss.cpu().numpy().T.copy(), self.rates.cpu().numpy()
+        found = np.array([losses[r, k] if k >= 0 else np.nan for r, k in enumerate(diverged)])
+        losses[np.arange(self.steps) >= updates[:, None]] = np.nan
+        steps, test = np.array([], dtype=int), np.empty((2, self.size, 0))
+        if evaluations is not None:
+            steps = np.array(evaluations.steps)
+            test = np.stack([evaluations.loss, evaluations.accuracy]).reshape(2, self.size, -1).copy()
+        seconds = time.perf_counter() - started
+        if isinstance(self.model, Stack):
+            late = steps[:-1] > np.where(diverged < 0, self.steps, diverged)[:, None]
+            test[:, :, :-1][:, late] = np.nan
+            rates = np.where(np.arange(self.steps) < updates[:, None], rates.T, np.nan)
+            return History(rates, losses, ratios, steps, *test, diverged, updates, seconds, found)
+        u, kept = int(updates[0]), steps <= updates[0]
+        rates = rates[:u, 0] if rates.shape[1] == 1 else rates[:u]
+        at, value = (int(diverged[0]), float(found[0])) if diverged[0] >= 0 else (None, None)
+        ratios = None if ratios is None else ratios[:u]
+        return History(rates, losses[0, :u], ratios, steps[kept], *test[:, 0, kept], at, u, seconds, value)
+
+
+class _Source:
+    """Mini-batches of the examples of R replicas, from orders that lie on the device, a window of them at a time."""
+
+    def __init__(self, data: Sequence[Data], seeds: Sequence[int], batch_size: int, steps: int):
+        pairs = [(d.x_train, d.y_train) if isinstance(d, Dataset) else d for d in data]
+        for pair in pairs:
+            if len(pair) != 2 or len(pair[0]) != len(pair[1]) or len(pair[0]) == 0:
+                raise ValueError("data: must be a Dataset or a pair of equally many inputs and targets, at least one")
+            if batch_size > len(pair[0]):
+                raise ValueError(
+                    f"batch_size={batch_size!r}: must be <= {len(pair[0])}, the number of training examples"
+                )
+        keys = [(id(x), id(y), seed) for (x, y), seed in zip(pairs, seeds, strict=True)]
+        groups = [(key, len(list(some))) for key, some in itertools.groupby(keys)]
+        even = len({count for _, count in groups}) == 1
+        first = range(0, len(keys), groups[0][1]) if even else range(len(keys))
+        self._x, x_offset = _joined([pairs[r][0] for r in first])
+        self._y, y_offset = _joined([pairs[r][1] for r in first])
+        self.device = self._x.device
+        self._x_offset, self._y_offset = (torch.tensor(o, device=self.device)[:, None] for o in (x_offset, y_offset))
+        self._shared = not any(x_offset) and not any(y_offset)
+        self.window = max(1, min(steps, WINDOW // (len(first) * batch_size)))
+        orders = [batches(len(pairs[r][0]), batch_size, steps, seeds[r]) for r in first]
+        self._windows, self._at = self._stacked(orders, batch_size), -1
+        self._rows = torch.empty((self.window, len(first), batch_size), dtype=torch.int64, device=self.device)
+
+    def _stacked(self, orders: list[Iterator[torch.Tensor]], batch_size: int) -> Iterator[torch.Tensor]:
+        while True:
+            columns = [list(itertools.islice(order, self.window)) for order in orders]
+            if not columns[0]:
+                return
+            yield torch.stack([torch.stack(column) for column in columns], 1)
+
+    def seek(self, k: int) -> None:
+        """Bring the window that update k is in."""
+        while self._at < k // self.window:
+            rows = next(self._windows)
+            self._at += 1
+            if self._at == k // self.window:
+                self._rows[: len(rows)].copy_(rows)
+
+    def batch(self, w: Where) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets (G, B, ...) of row w of the window."""
+        rows = _row(self._rows, w)
+        if self._shared:
+            return self._x[rows], self._y[rows]
+        return self._x[rows + self._x_offset], self._y[rows + self._y_offset]
+
+
+def _first(data: Data | Sequence[Data]) -> torch.Tensor:
+    some = data if isinstance(data, Dataset | tuple) else data[0]
+    return (some.x_train if isinstance(some, Dataset) else some[0])[:2]
+
+
+def _joined(tensors: list[torch.Tensor]) -> tuple[torch.Tensor, list[int]]:
+    """The different ones among them, one after the other, and where each begins."""
+    starts, parts, length = {}, [], 0
+    for tensor in tensors:
+        if id(tensor) not in starts:
+            starts[id(tensor)] = length
+            parts.append(tensor)
+            length += len(tensor)
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)), [starts[id(tensor)] for tensor in tensors]
+
+
+def _each(name: str, value, size: int, single: tuple[type, ...]) -> list:
+    """One value for each of R replicas."""
+    if isinstance(value, single) or value is None:
+        return [value] * size
+    values = list(value)
+    if len(values) != size or not all(isinstance(v, single) for v in values):
+        raise ValueError(f"{name}: must be one, or {size}, one for each replica")
+    return values
+
+
+def _table(name: str, value, steps: int, size: int, check: Callable[[str, float], object]) -> torch.Tensor:
+    """Numbers and schedules as (T, R) in float64, each checked."""
+    values = list(value) if isinstance(value, list | tuple | np.ndarray | torch.Tensor) else [value] * size
+    if len(values) != size:
+        raise ValueError(f"{name}: has {len(values)} entries, must be one, or {size}, one for each replica")
+    columns = []
+    for entry in values:
+        if isinstance(entry, Schedule):
+            if entry.warmup_steps > steps:
+                raise ValueError(f"steps={steps!r}: must be >= {entry.warmup_steps}, the warm-up of {entry}")
+            column = entry(np.arange(steps))
+            for t in {int(np.argmin(column)), int(np.argmax(column)), int(np.argmin(np.isfinite(column)))}:
+                try:
+                    check(name, float(column[t]))
+                except ValueError as error:
+                    raise ValueError(f"{name}={entry!r}: at step {t}: {error}") from None
+        else:
+            number = float(entry) if not isinstance(entry, str | bool | None) else entry
+            check(name, number)
+            column = np.full(steps, number)
+        columns.append(column)
+    return torch.from_numpy(np.stack(columns, 1))
+
+
+def _check_rate(name: str, value: float) -> None:
+    _check.nonnegative(name, value)
+
+
+def _row(table: torch.Tensor, k: Where) -> torch.Tensor:
+    return table[k] if isinstance(k, int) else table.index_select(0, k)[0]
+
+
+def _write(table: torch.Tensor, k: Where, values: torch.Tensor) -> None:
+    if isinstance(k, int):
+        table[k] = values
+    else:
+        table.index_copy_(0, k, values.to(table.dtype)[None])
+
+
+def _copied(value):
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
+
+
+class _as_evaluated:
+    """For the block, the weights that a schedule-free optimizer is to be evaluated at."""
+
+    def __init__(self, optimizer):
+        self._optimizer = optimizer if hasattr(optimizer, "eval") and hasattr(optimizer, "train") else None
+
+    def __enter__(self):
+        if self._optimizer is not None:
+            self._optimizer.eval()
+
+    def __exit__(self, *_):
+        if self._optimizer is not None:
+            self._optimizer.train()
 
 
 def train(
     model: nn.Module,
-    data: Dataset,
-    schedule: Schedule | Sequence[Schedule] | None,
+    data: Data | Sequence[Data],
+    schedule: Schedule | float | Sequence[Schedule | float] | None,
     *,
     steps: int,
     batch_size: int = 64,
-    optimizer: torch.optim.Optimizer | None = None,
-    momentum: Schedule | None = None,
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = F.cross_entropy,
-    seed: int = 0,
+    optimizer: Rule | torch.optim.Optimizer | None = None,
+    loss: Loss = F.cross_entropy,
+    seed: int | Sequence[int] = 0,
     eval_every: int | None = None,
     track_updates: bool = False,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[Callback | Callable[[Run], object]] = (),
+    resume: dict | None = None,
 ) -> History:
-    """Train `model` in place by mini-batches and return what was applied and measured at every update.
+    """Train a network, or a stack of them, in place by mini-batches; what was applied and measured at every update.
 
-    Update t takes the gradient of the loss on batch t and moves the weights with the rate ``schedule(t)``. The
-    order of the examples depends on `seed` alone, so that runs with the same seed see the same batches. A run whose
-    mini-batch loss stops being finite ends there, before that update. A schedule of :mod:`lrlib.plateau` reads the
-    validation loss as the run goes, and may end it.
+    Update t takes the gradient of the loss on batch t and moves the weights by the rule with the rate ``schedule(t)``.
+    The order of the examples depends on `seed` alone, so that runs with the same seed see the same batches. A network
+    whose mini-batch loss stops being finite is trained no further, from before that update on.
+
+    On a GPU an update is captured once as a CUDA graph and replayed, and never waits for the host: give callbacks a
+    period. A `torch.optim.Optimizer` runs as it is, update by update.
 
     Args:
-        model: maps inputs of shape (B, C, H, W) to logits of shape (B, classes); already on the data's device.
-        data: a :class:`~lrlib.Dataset`.
-        schedule: a schedule for all parameter groups, one per group, or None to leave the optimizer its own rate.
+        model: maps inputs (B, ...) to outputs such as logits (B, classes), on the data's device; or a
+            :class:`~lrlib.Stack` of R of them.
+        data: a :class:`~lrlib.Dataset`, or a pair of tensors (inputs, targets), which has no test set; of a stack
+            also one for each replica.
+        schedule: of the rate. For a stack one for all or one for each replica, a rate being a constant one; for a
+            torch optimizer one for all groups or one for each, or None to leave it its own rates.
         steps: the number of updates T, >= 1 and at least the schedule's warm-up.
         batch_size: examples per update, between 1 and the number of training examples.
-        optimizer: over the parameters of `model`; default `torch.optim.SGD` without momentum.
-        momentum: optionally a schedule for the optimizer's momentum.
-        loss: maps logits and labels to a scalar, the mean over the batch.
-        seed: of the order of the examples and of everything random in the model, >= 0.
+        optimizer: a rule, such as ``lrlib.SGD(momentum=0.9)``, or, for one network, any `torch.optim.Optimizer` over
+            its parameters; default ``lrlib.SGD()``.
+        loss: maps outputs and targets to a scalar, the mean over the batch.
+        seed: of the order of the examples and, for one network, of everything random in it, >= 0.
         eval_every: evaluate the test set before the first update and after every so many; default at the end only.
-        track_updates: also measure the relative size of each update (a copy of the weights per step).
-        callbacks: each called as ``callback(updates_done, model, optimizer)`` after every update.
+        track_updates: also measure the relative size of each update.
+        callbacks: functions of the :class:`Run`, called after every update, or :class:`~lrlib.Callback` objects.
+        resume: what :meth:`Run.state_dict` returned in a run with the same arguments; the run goes on from there,
+            bit by bit as if it had not ended.
 
     Raises:
         TypeError: an argument is of a wrong type.
-        ValueError: an argument is out of its range, or the schedule's warm-up is longer than the run.
+        ValueError: an argument is out of its range, or a schedule's warm-up is longer than the run.
 
     Example:
         >>> import lrlib
@@ -139,92 +523,40 @@ def train(
         >>> history = train(model, lrlib.digits(), lrlib.cosine(0.1, T_max=5), steps=5)
         >>> history.lr.round(4)
         array([0.1   , 0.0905, 0.0655, 0.0345, 0.0095])
+        >>> stack = lrlib.Stack([lrlib.mlp(64, 16, 10) for _ in range(3)])
+        >>> train(stack, lrlib.digits(), [0.01, 0.1, 1.0], steps=5, optimizer=lrlib.Adam()).loss.shape
+        (3, 5)
     """
+    started = time.perf_counter()
     steps = _check.integer("steps", steps, 1)
     batch_size = _check.integer("batch_size", batch_size, 1)
-    seed = _check.integer("seed", seed, 0)
-    if eval_every is not None:
-        eval_every = _check.integer("eval_every", eval_every, 1)
-    if batch_size > len(data.x_train):
-        raise ValueError(f"batch_size={batch_size!r}: must be <= {len(data.x_train)}, the number of training examples")
-    parts = [*(schedule if isinstance(schedule, list | tuple) else [schedule]), momentum]
-    for part in parts:
-        if getattr(part, "warmup_steps", 0) > steps:
-            raise ValueError(f"steps={steps!r}: must be >= {part.warmup_steps}, the warm-up of {part}")
-    watchers = list(dict.fromkeys(part for part in parts if getattr(part, "watches", False)))
-    if schedule is None and momentum is not None:
-        raise ValueError("momentum: must be None without a schedule")
-    if optimizer is None:
-        if schedule is None:
-            raise ValueError("schedule=None: must be a Schedule unless an optimizer brings its own rate")
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    for watcher in watchers:
-        watcher.begin(data)
-    scheduler = None if schedule is None else ScheduleLR(optimizer, schedule, momentum=momentum)
-
-    rates, losses, ratios, evaluations = [], [], [], []
-    diverged_at = None
-    started = time.perf_counter()
-
-    def measure(updates_done):
-        evaluations.append((updates_done, *evaluate(model, data.x_test, data.y_test, loss)))
-
-    with runtime.seeded(seed):
-        model.train()
-        if eval_every:
-            measure(0)
-        for t, rows in enumerate(batches(len(data.x_train), batch_size, steps, seed)):
-            x, y = data.x_train[rows], data.y_train[rows]
-
-            def closure(x=x, y=y):
-                optimizer.zero_grad()
-                value = loss(model(x), y)
-                if torch.is_grad_enabled():
-                    value.backward()
-                return value
-
-            value = closure()
-            if not torch.isfinite(value):
-                diverged_at = t
-                break
-            before = _weights(model) if track_updates else None
-            if getattr(optimizer, "needs_closure", False):
-                optimizer.step(closure)
-            else:
-                optimizer.step()
-            losses.append(value.detach())
-            rates.append([float(group["lr"]) for group in optimizer.param_groups])
-            if track_updates:
-                ratios.append((torch.dist(_weights(model), before) / before.norm()).item())
-            ends = [watcher.watch(t + 1, model) for watcher in watchers]
-            if scheduler is not None:
-                scheduler.step()
-            for callback in callbacks:
-                callback(t + 1, model, optimizer)
-            if eval_every and (t + 1) % eval_every == 0:
-                measure(t + 1)
-            if any(ends):
-                break
-        if any([watcher.finish(model) for watcher in watchers]) and evaluations and evaluations[-1][0] == len(losses):
-            evaluations.pop()
-        if not evaluations or evaluations[-1][0] != len(losses):
-            measure(len(losses))
-
-    lr = np.array(rates, dtype=np.float64).reshape(len(rates), len(optimizer.param_groups))
-    eval_step, test_loss, test_accuracy = (np.array(column) for column in zip(*evaluations, strict=True))
-    return History(
-        lr=lr[:, 0] if lr.shape[1] == 1 else lr,
-        loss=torch.stack(losses).double().cpu().numpy() if losses else np.empty(0),
-        update_ratio=np.array(ratios) if track_updates else None,
-        eval_step=eval_step,
-        test_loss=test_loss,
-        test_accuracy=test_accuracy,
-        diverged_at=diverged_at,
-        seconds=time.perf_counter() - started,
-        diverged_loss=None if diverged_at is None else value.item(),
+    watching = list(callbacks)
+    tests = None
+    sets = [data] if isinstance(data, Dataset | tuple) else list(data)
+    if all(isinstance(some, Dataset) for some in sets):
+        if any(some.x_test is not sets[0].x_test or some.y_test is not sets[0].y_test for some in sets):
+            raise ValueError("data: have different test sets, must share one; pass pairs (x_train, y_train) otherwise")
+        every = steps + 1 if eval_every is None else _check.integer("eval_every", eval_every, 1)
+        at = range(0 if eval_every else every, max(steps, every + 1), every)
+        tests = Evaluate(sets[0].x_test, sets[0].y_test, at=at, loss=loss)
+    ratios = UpdateRatios() if track_updates else None
+    run = Run(
+        model,
+        data,
+        schedule,
+        steps,
+        batch_size,
+        optimizer,
+        loss,
+        seed,
+        [c for c in (ratios, *watching, tests) if c is not None],
     )
-
-
-def _weights(model: nn.Module) -> torch.Tensor:
-    """All trainable parameters as one vector, copied."""
-    return torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
+    with runtime.seeded(run._seeds[0]):
+        if resume is not None:
+            run._load(resume)
+        run.go()
+        if tests is not None:
+            with _as_evaluated(run.optimizer):
+                tests.again(run)
+    model.train()
+    return run.outcome(tests, None if ratios is None else ratios.whole, started)

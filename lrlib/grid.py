@@ -1,0 +1,373 @@
+"""A learning-rate study in one call: every pair of a schedule and a seed, trained as a replica of one model."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import joblib
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lrlib import _check, runtime
+from lrlib.data import Dataset
+from lrlib.rules import SGD, Rule
+from lrlib.schedules import Schedule
+from lrlib.spread import spread
+from lrlib.stack import Loss, Stack
+from lrlib.training import History, Run, train
+
+__all__ = ["GridResult", "train_grid"]
+
+REPLICAS = 32  # in a stack on a CPU; larger ones gain nothing more
+MEMORY = 2**30  # bytes of activations and parameters of a stack on a CPU; on a GPU half of what is free
+MEASURED = 3  # updates that decide between a stack and a loop
+WORTH_MEASURING = 2000  # replica-updates
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GridResult:
+    """What :func:`train_grid` measured: a :class:`~lrlib.History` with an axis of K schedules and one of S seeds.
+
+    Attributes:
+        names: of the K schedules, in the order given.
+        seeds: the S seeds, in the order given.
+        lr: the rate of every update, shape (K, S, T); NaN from the step at which a run diverged.
+        loss: the mini-batch loss before every update, shape (K, S, T); NaN from the step at which a run diverged.
+        eval_step: the numbers of updates after which the test set was evaluated, shape (E,); the last one is T.
+        test_loss, test_accuracy: of these evaluations, shape (K, S, E). Of a diverged run they are NaN from then on,
+            but for the last one, which is of the weights that it kept.
+        diverged_at: the step whose mini-batch loss was not finite and ended the run, shape (K, S); -1 for none.
+        way: "stack" or "loop", how the replicas were trained.
+        why: the reason for the way, in a sentence.
+        seconds: wall time of the call.
+    """
+
+    names: tuple
+    seeds: tuple[int, ...]
+    lr: np.ndarray
+    loss: np.ndarray
+    eval_step: np.ndarray
+    test_loss: np.ndarray
+    test_accuracy: np.ndarray
+    diverged_at: np.ndarray
+    way: str
+    why: str
+    seconds: float
+    states: dict = field(default_factory=dict)
+
+    @property
+    def final_loss(self) -> np.ndarray:
+        """Test loss at the end of every run, shape (K, S)."""
+        return self.test_loss[:, :, -1]
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """Test accuracy at the end of every run, in [0, 1], shape (K, S)."""
+        return self.test_accuracy[:, :, -1]
+
+    def state_dict(self, name, seed: int) -> dict[str, torch.Tensor]:
+        """The final state of one replica, for ``model.load_state_dict``.
+
+        Args:
+            name: one of `names`.
+            seed: one of `seeds`.
+
+        Raises:
+            ValueError: there is no such replica.
+        """
+        _check.choice("name", name, self.names)
+        _check.choice("seed", seed, self.seeds)
+        return {key: value.clone() for key, value in self.states[name, seed].items()}
+
+    def __repr__(self) -> str:
+        diverged = int((self.diverged_at >= 0).sum())
+        return (
+            f"GridResult({len(self.names)} schedules x {len(self.seeds)} seeds, {self.loss.shape[2]} steps, "
+            f"{diverged} diverged; {self.way})"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """The study: everything that a worker must know of it."""
+
+    make_model: Callable[[int], nn.Module]
+    data: Dataset | Callable[[], Dataset]
+    schedules: Sequence[Schedule | float]
+    options: dict  # of lrlib.train
+    order_seed: int | None
+
+    def model(self, seed: int, device: torch.device) -> nn.Module:
+        with runtime.seeded(seed):
+            return self.make_model(seed).to(device).train()
+
+    def order(self, seed: int) -> int:
+        return seed if self.order_seed is None else self.order_seed
+
+
+Cell = tuple[int, int]  # the number of a schedule, and a seed
+
+
+def train_grid(
+    make_model: Callable[[int], nn.Module],
+    data: Dataset | Callable[[], Dataset],
+    schedules: Mapping | Sequence[float | Schedule],
+    seeds: Sequence[int],
+    *,
+    steps: int,
+    batch_size: int = 64,
+    optimizer: Rule | None = None,
+    loss: Loss = F.cross_entropy,
+    order_seed: int | None = None,
+    eval_every: int | None = None,
+    way: str | None = None,
+) -> GridResult:
+    """Train one replica of a model for every pair of a schedule and a seed and return what was measured.
+
+    Replica (schedule, seed) is the run ``train(make_model(seed), data, schedule, steps=steps, seed=seed, ...)``, up to
+    rounding. All replicas of a seed start from the same weights and see the same batches, so that schedules can be
+    compared in pairs.
+
+    **How it is done.** "stack": one forward and backward pass for all replicas of a :class:`~lrlib.Stack`. "loop": one
+    run after the other. By default a few updates of both decide, once. A model that cannot be stacked (it draws random
+    numbers in training, or branches on its data) is trained in a loop.
+
+    **Where it is done.** The grid is cut into shards that run through joblib's active backend, by default one after the
+    other in this process. Inside ``joblib.parallel_config(n_jobs=4)`` they run in four processes, inside
+    ``parallel_config(backend="dask")`` on a Dask cluster. How it is cut depends on the grid and the model only, so the
+    result does not depend on the number of workers; what a killed worker was doing is done again.
+
+    Args:
+        make_model: called as ``make_model(seed)`` while torch's generator is seeded with it, so that
+            ``lambda seed: lrlib.mlp(64, 32, 10)`` serves; returns a module from (B, C, H, W) to logits (B, classes). It
+            is moved to the data's device.
+        data: a :class:`~lrlib.Dataset`, or a function that returns it (such as ``lrlib.mnist``), which workers call
+            instead of being sent the data.
+        schedules: a mapping from names to rates or schedules, or a sequence of them: a rate is then its own name, a
+            schedule is named by its text. K of them, >= 1.
+        seeds: S different integers >= 0, of initial weights and order of examples.
+        steps: the number of updates T, >= 1 and at least each schedule's warm-up.
+        batch_size: examples per update, between 1 and the number of training examples.
+        optimizer: a rule; default ``lrlib.SGD()``.
+        loss: maps logits and labels to a scalar, the mean over the batch.
+        order_seed: None for an order of examples by each replica's seed; an integer >= 0 for one order for all.
+        eval_every: evaluate the test set before the first update and after every so many; default at the end only.
+        way: None to choose, or "stack" or "loop".
+
+    Raises:
+        TypeError: an argument is of a wrong type.
+        ValueError: an argument is out of its range, a name or seed is there twice, a schedule's warm-up is longer than
+            the run, or `way` is "stack" and the model cannot be.
+
+    Example:
+        >>> import lrlib
+        >>> data = lrlib.digits()
+        >>> grid = train_grid(lambda seed: lrlib.mlp(64, 16, 10), data, [0.01, 0.5], seeds=[0, 1, 2], steps=50)
+        >>> grid
+        GridResult(2 schedules x 3 seeds, 50 steps, 0 diverged; stack)
+        >>> grid.names, grid.accuracy.shape, grid.loss.shape
+        ((0.01, 0.5), (2, 3), (2, 3, 50))
+        >>> bool((grid.accuracy[1] > grid.accuracy[0]).all())
+        True
+        >>> sorted(grid.state_dict(0.5, seed=2))
+        ['1.bias', '1.weight', '3.bias', '3.weight']
+    """
+    started = time.perf_counter()
+    names, entries = _named(schedules)
+    seeds = _distinct(seeds)
+    if way is not None:
+        _check.choice("way", way, ("stack", "loop"))
+    if order_seed is not None:
+        _check.integer("order_seed", order_seed, 0)
+    rule = SGD() if optimizer is None else optimizer
+    if not isinstance(rule, Rule):
+        raise TypeError(f"optimizer={optimizer!r}: must be a rule of lrlib.rules")
+    options = {"steps": steps, "batch_size": batch_size, "optimizer": rule, "loss": loss, "eval_every": eval_every}
+    job = _Job(make_model, data, entries, options, order_seed)
+    here = data if isinstance(data, Dataset) else data()
+    _check_arguments(job, here)
+    cells = [(k, seed) for seed in seeds for k in range(len(entries))]
+    shards = _cut(job, here, cells)
+    way, why = _choose(job, here, shards[0], len(cells), way)
+    workers = joblib.effective_n_jobs(None)
+    held = job if workers > 1 else _Job(make_model, here, entries, options, order_seed)
+    done = list(spread(lambda shard: _run(held, shard, way), shards))
+
+    histories = {cell: row for rows, _ in done for cell, row in rows.items()}
+    states = {(names[k], seed): state for _, some in done for (k, seed), state in some.items()}
+
+    def field_of(name: str) -> np.ndarray:
+        return np.array([[histories[k, seed][name] for seed in seeds] for k in range(len(entries))])
+
+    measured = {name: field_of(name) for name in ("lr", "loss", "test_loss", "test_accuracy", "diverged_at")}
+    eval_step = histories[cells[0]]["eval_step"]
+    return GridResult(
+        names, seeds, eval_step=eval_step, way=way, why=why, seconds=time.perf_counter() - started, states=states,
+        **measured,
+    )  # fmt: skip
+
+
+def _named(schedules) -> tuple[tuple, list[Schedule | float]]:
+    if isinstance(schedules, Mapping):
+        pairs = list(schedules.items())
+    else:
+        try:
+            pairs = [(repr(entry) if isinstance(entry, Schedule) else entry, entry) for entry in schedules]
+        except TypeError:
+            raise TypeError(f"schedules={schedules!r}: must be a mapping or a sequence of rates or Schedules") from None
+    names = tuple(name for name, _ in pairs)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"schedules={schedules!r}: must be at least one, no name twice")
+    for name, entry in pairs:
+        if not isinstance(entry, Schedule):
+            _check.nonnegative(f"schedules[{name!r}]", entry)
+    return names, [entry for _, entry in pairs]
+
+
+def _distinct(seeds) -> tuple[int, ...]:
+    try:
+        seeds = tuple(_check.integer(f"seeds[{i}]", seed, 0) for i, seed in enumerate(seeds))
+    except TypeError:
+        raise TypeError(f"seeds={seeds!r}: must be a sequence of integers >= 0") from None
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds={seeds!r}: must be at least one, none of them twice")
+    return seeds
+
+
+def _check_arguments(job: _Job, data: Dataset) -> None:
+    """Let :func:`train` refuse what it would refuse later, before anything is trained."""
+    for entry in job.schedules:
+        Run(nn.Linear(1, 1), (data.x_train, data.y_train), entry, job.options["steps"], job.options["batch_size"],
+            job.options["optimizer"], job.options["loss"], 0, ())  # fmt: skip
+
+
+def _run(job: _Job, shard: Sequence[Cell], way: str) -> tuple[dict[Cell, dict], dict[Cell, dict]]:
+    """Train the cells of a shard: what was measured, and the final states, on the CPU."""
+    data = job.data if isinstance(job.data, Dataset) else job.data()
+    device = data.x_train.device
+    if way == "loop":
+        rows, states = {}, {}
+        for k, seed in shard:
+            model = job.model(seed, device)
+            history = train(model, data, job.schedules[k], seed=job.order(seed), **job.options)
+            rows[k, seed] = _padded(history, job)
+            states[k, seed] = _on_cpu(model.state_dict())
+        return rows, states
+    models = {seed: job.model(seed, device) for _, seed in shard}
+    stack = Stack([models[seed] for _, seed in shard])
+    history = train(
+        stack, data, [job.schedules[k] for k, _ in shard], seed=[job.order(seed) for _, seed in shard], **job.options
+    )
+    names = ("lr", "loss", "test_loss", "test_accuracy", "diverged_at")
+    rows = {
+        cell: {name: getattr(history, name)[r] for name in names} | {"eval_step": history.eval_step}
+        for r, cell in enumerate(shard)
+    }
+    states = {}
+    for r, (k, seed) in enumerate(shard):
+        models[seed].load_state_dict(stack.replica(r), strict=False)  # tied parameters are in the stack once
+        states[k, seed] = _on_cpu(models[seed].state_dict())
+    return rows, states
+
+
+def _padded(history: History, job: _Job) -> dict:
+    """A single run in the form of a stack's row: NaN after its end."""
+    steps, every = job.options["steps"], job.options["eval_every"]
+    eval_step = np.array([*(range(0, steps, every) if every else []), steps])
+    row = {"eval_step": eval_step, "diverged_at": -1 if history.diverged_at is None else history.diverged_at}
+    for name in ("lr", "loss"):
+        row[name] = np.pad(getattr(history, name), (0, steps - history.updates), constant_values=np.nan)
+    for name in ("test_loss", "test_accuracy"):
+        values = np.full(len(eval_step), np.nan)
+        before = getattr(history, name)[: len(history.eval_step) - 1]
+        values[: len(before)] = before
+        values[-1] = getattr(history, name)[-1]
+        row[name] = values
+    return row
+
+
+def _on_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+
+
+def _cut(job: _Job, data: Dataset, cells: list[Cell]) -> list[list[Cell]]:
+    """Shards of the grid of similar sizes that fit into memory, all schedules of a few seeds where possible."""
+    columns = len(job.schedules)
+    most = _fitting(job, data)
+    if data.x_train.device.type == "cpu":
+        most = min(most, max(REPLICAS, min(columns, 2 * REPLICAS)))
+    if most < columns:
+        rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+        return [part.tolist() for row in rows for part in _split(row, most)]
+    return [[cell for row in part for cell in row] for part in _rows_split(cells, columns, most // columns)]
+
+
+def _split(items: list, most: int) -> list:
+    return np.array_split(np.array(items), -(-len(items) // most))
+
+
+def _rows_split(cells: list[Cell], columns: int, most: int) -> list[list[list[Cell]]]:
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    count = -(-len(rows) // most)
+    bounds = np.linspace(0, len(rows), count + 1).round().astype(int)
+    return [rows[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+
+
+def _fitting(job: _Job, data: Dataset) -> int:
+    """How many replicas of an update fit into memory, from one forward pass."""
+    device, saved = data.x_train.device, 0
+    model = job.model(0, device)
+
+    def count(tensor):
+        nonlocal saved
+        saved += tensor.numel() * tensor.element_size()
+        return tensor
+
+    batch = job.options["batch_size"]
+    with runtime.seeded(0), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        job.options["loss"](model(data.x_train[:batch]), data.y_train[:batch])
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    memory = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else MEMORY
+    return max(1, memory // (saved + 6 * weights))
+
+
+def _choose(job: _Job, data: Dataset, shard: Sequence[Cell], size: int, way: str | None) -> tuple[str, str]:
+    """A stack or a loop, and why."""
+    if way == "loop" or size == 1:
+        return "loop", "asked for" if way else "a single run"
+    try:
+        pair = Stack([job.model(seed, data.x_train.device) for _, seed in shard[:2]])
+        pair.check(data.x_train[:2])
+        pair.losses(data.x_train[None, :2], data.y_train[None, :2], job.options["loss"]).sum().backward()
+    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        problem = str(error).splitlines()[0]
+        if way == "stack":
+            raise ValueError(f"way={way!r}: must be 'loop', as this model cannot be stacked: {problem}") from error
+        return "loop", f"the model cannot be stacked: {problem}"
+    if way == "stack":
+        return "stack", "asked for"
+    if size * job.options["steps"] < WORTH_MEASURING:
+        return "stack", "too short to measure"
+    seconds = {kind: _seconds(job, data, shard, kind) for kind in ("stack", "loop")}
+    faster = min(seconds, key=lambda kind: seconds[kind])
+    return faster, ", ".join(f"{value * 1e6:.0f} µs an update in a {kind}" for kind, value in seconds.items())
+
+
+def _seconds(job: _Job, data: Dataset, shard: Sequence[Cell], way: str) -> float:
+    """Seconds of an update of one replica, the fastest of a few after the first."""
+    shard = list(shard) if way == "stack" else list(shard[:1])
+    stamps: list[float] = []
+    model: nn.Module = Stack([job.model(seed, data.x_train.device) for _, seed in shard])
+    if way == "loop":
+        model = job.model(shard[0][1], data.x_train.device)
+
+    def stamp(run) -> None:
+        run.loss[run.step - 1].sum().item()
+        stamps.append(time.perf_counter())
+
+    steps = MEASURED + 1 if way == "stack" and data.x_train.device.type == "cpu" else 4 * MEASURED + 1
+    options = job.options | {"steps": steps, "eval_every": None, "callbacks": [stamp]}
+    train(model, (data.x_train, data.y_train), [0.0] * len(shard) if way == "stack" else 0.0, seed=0, **options)
+    return float(np.diff(stamps).min()) / len(shard)

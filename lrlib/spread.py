@@ -1,0 +1,3 @@
+from collections.abc import Callable, Iterator, Sequence
+def spread(function, items):
+    return map(function, items)

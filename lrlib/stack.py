@@ -1,0 +1,256 @@
+r"""R replicas of one architecture as one module, so that one forward and one backward pass train them all.
+
+Parameters are stacked along a first axis of R replicas. One forward pass gives R losses, and because no replica's loss
+depends on another's parameters, one backward pass through their sum gives every replica its own gradient:
+
+.. math:: \nabla_{\theta_r} \sum_q L_q(\theta_q) = \nabla_{\theta_r} L_r(\theta_r).
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import nn
+from torch.func import functional_call, vmap
+from torch.nn import functional as F
+
+__all__ = ["Stack"]
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+ELEMENTWISE = (
+    nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus, nn.Hardtanh, nn.Identity,
+)  # fmt: skip
+
+
+class Stack(nn.Module):
+    """R replicas of one architecture as one module, each parameter and buffer stacked along a first axis of R.
+
+    An `nn.Sequential` of Flatten, Linear, BatchNorm1d, LayerNorm and elementwise activations runs as a few large
+    matrix products, any other module through `torch.func.vmap`. Frozen and tied parameters stay so. A layer that draws
+    random numbers or branches on its data cannot be stacked: the forward pass then raises RuntimeError.
+
+    Args:
+        models: R >= 1 modules of one architecture, in any state; they are copied.
+
+    Attributes:
+        size: R.
+        weights: the trainable parameters, each (R, ...), in the order of the model's.
+        names: their names.
+
+    Raises:
+        ValueError: there is no model, or they differ in structure, settings or shapes.
+
+    Example:
+        >>> import lrlib
+        >>> stack = Stack([lrlib.mlp(64, 16, 10) for _ in range(6)])
+        >>> data = lrlib.digits()
+        >>> x, y = data.x_train[:20].view(2, 10, 1, 8, 8), data.y_train[:20].view(2, 10)
+        >>> stack(x).shape  # replicas 0, 1, 2 see x[0], replicas 3, 4, 5 see x[1]
+        torch.Size([6, 10, 10])
+        >>> stack.losses(x, y).shape
+        torch.Size([6])
+        >>> sorted(stack.replica(3))
+        ['1.bias', '1.weight', '3.bias', '3.weight']
+    """
+
+    def __init__(self, models: Sequence[nn.Module]):
+        super().__init__()
+        models = list(models)
+        if not models:
+            raise ValueError("models: must be at least one")
+        architecture = _architecture(models[0])
+        for k, model in enumerate(models):
+            if _architecture(model) != architecture:
+                raise ValueError(f"models[{k}]: differs from models[0] in structure or settings, must be the same")
+        self.size = len(models)
+        trained = [{name: p for name, p in model.named_parameters() if p.requires_grad} for model in models]
+        fixed = [
+            {name: p for name, p in model.named_parameters() if not p.requires_grad} | dict(model.named_buffers())
+            for model in models
+        ]
+        if any({n: t.shape for n, t in part.items()} != {n: t.shape for n, t in parts[0].items()}
+               for parts in (trained, fixed) for part in parts):  # fmt: skip
+            raise ValueError("models: have parameters of different names or shapes, must be of one architecture")
+        self.names, self._fixed_names = list(trained[0]), list(fixed[0])
+        self.weights = nn.ParameterList([torch.stack([part[n].detach() for part in trained]) for n in self.names])
+        for k, name in enumerate(self._fixed_names):
+            self.register_buffer(f"fixed{k}", torch.stack([part[name].detach() for part in fixed]))
+        self._layers = _layers(models[0])
+        self._template = [copy.deepcopy(models[0]).to("meta")]  # in a list, so that it is no submodule
+        self.train(models[0].training)
+
+    def train(self, mode: bool = True) -> "Stack":
+        """Training mode, or evaluation mode, of all replicas."""
+        super().train(mode)
+        self._template[0].train(mode)
+        return self
+
+    def check(self, x: torch.Tensor) -> None:
+        """Refuse what would go wrong in silence.
+
+        Args:
+            x: a few examples, (B, ...).
+
+        Raises:
+            ValueError: the forward pass puts new tensors in the place of buffers, which a stack would lose.
+        """
+        if self._layers is None:
+            model = copy.deepcopy(self._template[0]).to_empty(device=x.device)
+            model.load_state_dict(self.replica(0), strict=False)
+            before = {name: id(tensor) for name, tensor in model.named_buffers()}
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                model.train()(x)
+            if before != {name: id(tensor) for name, tensor in model.named_buffers()}:
+                raise ValueError("model: rebinds its buffers in its forward pass, must write them in place")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Outputs of every replica, (R, B, ...).
+
+        Args:
+            x: (G, B, ...), where G divides R: the first R/G replicas see x[0], the next ones x[1], and so on.
+        """
+        repeats = self._repeats(x)
+        if self._layers is not None:
+            return self._matrices(x)
+
+        def one(tensors, x):
+            return functional_call(self._template[0], tensors, (x,))
+
+        if len(x) == 1:
+            return vmap(one, in_dims=(0, None))(self.tensors(), x[0])
+        return vmap(one)(self.tensors(), x.repeat_interleave(repeats, 0))
+
+    def losses(self, x: torch.Tensor, y: torch.Tensor, loss: Loss = F.cross_entropy) -> torch.Tensor:
+        """The loss of every replica on its batch, (R,).
+
+        Args:
+            x: (G, B, ...) as in :meth:`forward`.
+            y: targets, (G, B, ...).
+            loss: maps outputs (B, ...) and targets (B, ...) to a scalar.
+
+        Raises:
+            ValueError: the loss is not a scalar for each replica.
+        """
+        return self.loss_of(self(x), y, loss)
+
+    def loss_of(self, outputs: torch.Tensor, y: torch.Tensor, loss: Loss = F.cross_entropy) -> torch.Tensor:
+        """The losses of outputs (R, B, ...) for targets (G, B, ...), as :meth:`losses`."""
+        y = y.repeat_interleave(self._repeats(y), 0) if len(y) < self.size else y
+        if loss is F.cross_entropy and outputs.ndim == 3 and y.ndim == 2:
+            return F.cross_entropy(outputs.mT, y, reduction="none").mean(1)
+        values = vmap(loss)(outputs, y)
+        if values.shape != (self.size,):
+            raise ValueError(f"loss: returned {tuple(values.shape[1:])} a replica, must return a scalar")
+        return values
+
+    def replica(self, r: int) -> dict[str, torch.Tensor]:
+        """A copy of the state of replica r, for ``model.load_state_dict``; tied parameters are there once."""
+        return {name: tensor[r].detach().clone() for name, tensor in self.tensors().items()}
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put values, each (R, ...), in the place of the parameters and buffers of these names."""
+        mine = self.tensors()
+        for name, value in tensors.items():
+            mine[name].copy_(value)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All parameters and buffers by name, each (R, ...)."""
+        fixed = (getattr(self, f"fixed{k}") for k in range(len(self._fixed_names)))
+        return dict(zip((*self.names, *self._fixed_names), (*self.weights, *fixed), strict=True))
+
+    def _repeats(self, x: torch.Tensor) -> int:
+        if self.size % len(x):
+            raise ValueError(f"x: has {len(x)} batches, must be a divisor of {self.size}, the number of replicas")
+        return self.size // len(x)
+
+    def _matrices(self, x: torch.Tensor) -> torch.Tensor:
+        """Examples along the last axis, so that replicas that share a batch make one product in the first layer."""
+        assert self._layers is not None
+        tensors, h = self.tensors(), x.flatten(2).mT
+        for name, layer in self._layers:
+            if isinstance(layer, nn.Linear):
+                weight = tensors[f"{name}.weight"]
+                weight = weight.view(len(h), -1, weight.shape[-1])
+                if layer.bias is None:
+                    h = torch.bmm(weight, h)
+                else:
+                    h = torch.baddbmm(tensors[f"{name}.bias"].view(len(h), -1, 1), weight, h)
+                h = h.view(self.size, -1, h.shape[-1])
+            elif isinstance(layer, nn.BatchNorm1d):
+                h = self._batch_norm(name, layer, tensors, h)
+            elif isinstance(layer, nn.LayerNorm):
+                h = F.layer_norm(h.mT, layer.normalized_shape, eps=layer.eps).mT
+                if layer.weight is not None:
+                    h = h * tensors[f"{name}.weight"][:, :, None]
+                if layer.bias is not None:
+                    h = h + tensors[f"{name}.bias"][:, :, None]
+            else:
+                h = layer(h)
+        return h.mT
+
+    def _batch_norm(self, name: str, layer: nn.BatchNorm1d, tensors: dict, h: torch.Tensor) -> torch.Tensor:
+        """The replicas' units as the channels of one norm."""
+        part = {key: tensors[f"{name}.{key}"].view(-1) for key in ("weight", "bias", "running_mean", "running_var")
+                if getattr(layer, key) is not None}  # fmt: skip
+        if self.training and layer.track_running_stats:
+            tensors[f"{name}.num_batches_tracked"].add_(1)
+        momentum = layer.momentum
+        if momentum is None:
+            momentum = 1 / float(tensors[f"{name}.num_batches_tracked"][0]) if layer.track_running_stats else 0.0
+        out = F.batch_norm(
+            h.reshape(1, -1, h.shape[-1]),
+            part.get("running_mean"),
+            part.get("running_var"),
+            part.get("weight"),
+            part.get("bias"),
+            self.training or not layer.track_running_stats,
+            momentum,
+            layer.eps,
+        )
+        return out.view_as(h)
+
+
+def _architecture(model: nn.Module) -> list:
+    """What two modules must share to be replicas of each other, besides the shapes of their tensors."""
+    plain = (bool, int, float, str, type(None), tuple, torch.dtype)
+
+    def settings(module: nn.Module) -> list:
+        found = {name: value for name, value in vars(module).items() if name != "training"}
+        return [
+            (name, value if isinstance(value, plain) else getattr(value, "__code__", id(value)))
+            for name, value in found.items()
+            if isinstance(value, plain) or callable(value)
+        ]
+
+    modules = model.named_modules(remove_duplicate=False)
+    return [(name, type(module), module.extra_repr(), settings(module)) for name, module in modules]
+
+
+def _layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:
+    """The named layers after Flatten of a multilayer perceptron; None for any other model."""
+    if type(model) is not nn.Sequential:
+        return None
+    (first, flatten), *layers = list(model.named_children()) or [("", None)]
+    if type(flatten) is not nn.Flatten or (flatten.start_dim, flatten.end_dim) != (1, -1) or not layers:
+        return None
+    known = (nn.Linear, nn.BatchNorm1d, nn.LayerNorm, *ELEMENTWISE)
+    if type(layers[0][1]) is not nn.Linear or any(type(layer) not in known for _, layer in layers):
+        return None
+    unshared = len(list(model.named_modules(remove_duplicate=False))) == len(layers) + 2 == len(set(model.modules()))
+    hooked = any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
+    tied = len(list(model.parameters())) < sum(1 for _ in model.named_parameters(remove_duplicate=False))
+    fits = all(
+        layer.normalized_shape == (units,) if isinstance(layer, nn.LayerNorm) else True
+        for units, (_, layer) in zip(_units([layer for _, layer in layers]), layers, strict=True)
+    )
+    return layers if unshared and fits and not hooked and not tied else None
+
+
+def _units(layers: list[nn.Module]) -> list[int]:
+    """How many numbers an example has after each layer."""
+    units, out = 0, []
+    for layer in layers:
+        units = layer.out_features if isinstance(layer, nn.Linear) else units
+        out.append(units)
+    return out

@@ -13,7 +13,7 @@ _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_libraries = []  # an operator lives as long as the library that declared it
+_libraries: list[torch.library.Library] = []  # an operator lives as long as the library that declared it
 
 
 def _declare_missing() -> None:

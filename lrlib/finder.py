@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lrlib import _check, runtime
-from lrlib.datasets import Dataset, batches
+from lrlib.data import Dataset, batches
 
 __all__ = ["range_test", "RangeTest", "Suggestion", "NoSuggestion", "RULES"]
 

@@ -70,7 +70,6 @@ class Schedule:
     """
 
     __slots__ = ("_call", "_formula", "horizon", "warmup_steps")
-    watches = False
 
     def __init__(self, formula: Callable, text: str | tuple, horizon: int | None = None, warmup_steps: int = 0):
         self._call = text if isinstance(text, tuple) else (Schedule, formula, text, horizon, warmup_steps)
@@ -540,11 +539,9 @@ def wsd(
     return Schedule(formula, call, horizon=total_steps, warmup_steps=warmup_steps)
 
 
-def _schedule(name: str, schedule, may_watch: bool = False) -> Schedule:
+def _schedule(name: str, schedule) -> Schedule:
     if not isinstance(schedule, Schedule):
         raise TypeError(f"{name}={schedule!r}: must be a Schedule; wrap a function of your own in Schedule(...)")
-    if schedule.watches and not may_watch:
-        raise ValueError(f"{name}={schedule!r}: must not watch a run; put what watches outermost")
     return schedule
 
 

@@ -127,3 +127,45 @@ def test_momentum_is_refused_where_there_is_none():
 def test_not_an_optimizer():
     with pytest.raises(TypeError, match="must be a torch.optim.Optimizer"):
         lrlib.ScheduleLR("sgd", TWO)
+
+
+def test_a_float32_tensor_rate_loads_its_own_state_of_plain_numbers():
+    def start():
+        optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=torch.tensor(1.0))
+        return optimizer, lrlib.ScheduleLR(optimizer, lrlib.exponential(0.1, 0.7))
+
+    optimizer, scheduler = start()
+    for _ in range(3):
+        optimizer.step()
+        scheduler.step()
+    state = scheduler.state_dict()
+    assert [type(rate) for rate in state["_last_lr"]] == [float]
+    other, resumed = start()
+    resumed.load_state_dict(state)
+    assert other.param_groups[0]["lr"].item() == optimizer.param_groups[0]["lr"].item()
+    assert resumed.state_dict() == state
+
+
+def test_a_group_that_joins_follows_the_one_schedule_and_has_none_of_several():
+    for schedule in (lrlib.step(0.1, 1, 0.5), TWO):
+        optimizer = two_groups()
+        scheduler = lrlib.ScheduleLR(optimizer, schedule)
+        state = scheduler.state_dict()
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "lr": 0.7})
+        with pytest.raises(ValueError, match="group"):
+            scheduler.load_state_dict(state)
+        optimizer.step()
+        if schedule is TWO:
+            with pytest.raises(ValueError, match="one per parameter group, 3"):
+                scheduler.step()
+        else:
+            scheduler.step()
+            assert [group["lr"] for group in optimizer.param_groups] == [0.05] * 3
+
+
+def test_a_momentum_that_leaves_its_range_is_refused_when_it_does():
+    optimizer = two_groups(momentum=0.5)
+    scheduler = lrlib.ScheduleLR(optimizer, TWO, momentum=lrlib.Schedule(lambda t: 0.9 + 0.1 * t, "rising"))
+    optimizer.step()
+    with pytest.raises(ValueError, match=r"momentum at step 1=1.0: must be in \[0, 1\)"):
+        scheduler.step()

@@ -75,15 +75,14 @@ class Stack(nn.Module):
         self.weights = nn.ParameterList([torch.stack([part[n].detach() for part in trained]) for n in self.names])
         for k, name in enumerate(self._fixed_names):
             self.register_buffer(f"fixed{k}", torch.stack([part[name].detach() for part in fixed]))
-        self._layers = _layers(models[0])
         self._template = [copy.deepcopy(models[0]).to("meta")]  # in a list, so that it is no submodule
+        self._layers = _layers(self.template)
         self.train(models[0].training)
 
-    def train(self, mode: bool = True) -> "Stack":
-        """Training mode, or evaluation mode, of all replicas."""
-        super().train(mode)
-        self._template[0].train(mode)
-        return self
+    @property
+    def template(self) -> nn.Module:
+        """The layers and settings that all replicas share, in a module without values."""
+        return self._template[0]
 
     def check(self, x: torch.Tensor) -> None:
         """Refuse what would go wrong in silence.
@@ -95,7 +94,7 @@ class Stack(nn.Module):
             ValueError: the forward pass puts new tensors in the place of buffers, which a stack would lose.
         """
         if self._layers is None:
-            model = copy.deepcopy(self._template[0]).to_empty(device=x.device)
+            model = copy.deepcopy(self.template).to_empty(device=x.device)
             model.load_state_dict(self.replica(0), strict=False)
             before = {name: id(tensor) for name, tensor in model.named_buffers()}
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -112,9 +111,12 @@ class Stack(nn.Module):
         repeats = self._repeats(x)
         if self._layers is not None:
             return self._matrices(x)
+        template = self.template
+        if template.training != self.training:
+            template.train(self.training)
 
         def one(tensors, x):
-            return functional_call(self._template[0], tensors, (x,))
+            return functional_call(template, tensors, (x,))
 
         if len(x) == 1:
             return vmap(one, in_dims=(0, None))(self.tensors(), x[0])

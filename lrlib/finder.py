@@ -7,7 +7,7 @@ repeats, or not at all: where the curve holds no answer, :class:`NoSuggestion` s
 """
 
 import contextlib
-import itertools
+import copy
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +21,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from lrlib import _check, runtime
-from lrlib.data import Dataset, batches
+from lrlib.callbacks import Periodic
+from lrlib.data import Dataset
+from lrlib.schedules import Schedule
+from lrlib.stack import Loss
+from lrlib.training import Run, train
 
 __all__ = ["range_test", "RangeTest", "Suggestion", "NoSuggestion", "RULES"]
 
@@ -262,14 +266,12 @@ def range_test(
     data: Dataset | tuple[torch.Tensor, torch.Tensor] | Iterable,
     optimizer: torch.optim.Optimizer,
     *,
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = F.cross_entropy,
+    loss: Loss = F.cross_entropy,
     min_lr: float = 1e-5,
     max_lr: float = 10.0,
     num_iter: int = 100,
     mode: str = "exponential",
     batch_size: int = 64,
-    accumulate: int = 1,
-    autocast: torch.dtype | None = None,
     smoothing: float | None = None,
     stop_factor: float = 3.0,
     repeats: int = 5,
@@ -281,24 +283,25 @@ def range_test(
     .. math:: \eta_k = \eta_{min} (\eta_{max}/\eta_{min})^{k/(K-1)} \quad\text{or}\quad
               \eta_k = \eta_{min} + (\eta_{max} - \eta_{min})\,k/(K-1)
 
-    Parameter groups keep the ratios of the rates they were built with; the highest of them gets :math:`\eta_k`. A
-    repeat stops when a loss is not finite, or when the smoothed loss exceeds its lowest value by `stop_factor` times
-    the initial loss. Afterwards, also after an exception or an interrupt, everything is as it was: weights, buffers,
-    gradients, training modes and requires_grad of the model; state and groups of the optimizer; the random generators
-    of torch, NumPy and Python, and that of a data loader.
+    It is :func:`lrlib.train` with this schedule. Parameter groups keep the ratios of the rates they were built with;
+    the highest of them gets :math:`\eta_k`. A repeat stops when a loss is not finite, or when the smoothed loss exceeds
+    its lowest value by `stop_factor` times the initial loss. Afterwards, also after an exception or an interrupt,
+    everything is as it was: weights, buffers, gradients, training modes and requires_grad of the model; state and
+    groups of the optimizer; the random generators of torch, NumPy and Python, and those of a data loader.
+
+    Mixed precision is the model's own affair, as with :func:`lrlib.in_bfloat16`; float16, which needs its losses
+    scaled, is not supported.
 
     Args:
         model: any module; used on the device it is on.
         data: a :class:`~lrlib.Dataset`, a pair of tensors (inputs, targets), or an iterable of such pairs that can be
             iterated again and again, such as a `DataLoader`.
-        optimizer: over the model's parameters; one with ``needs_closure = True`` or `torch.optim.LBFGS` gets a closure.
+        optimizer: over the model's parameters, with a rate > 0 in each group.
         loss: maps outputs and targets to a scalar, the mean over the batch.
         min_lr, max_lr: the sweep, 0 < `min_lr` < `max_lr`.
         num_iter: updates :math:`K` per repeat, >= 10.
         mode: "exponential" or "linear".
         batch_size: for tensors; an iterable brings its own batches.
-        accumulate: batches whose mean gradient makes one update, >= 1.
-        autocast: compute in mixed precision of this dtype, float16 (with loss scaling) or bfloat16.
         smoothing: weight of the past in the smoothed curve, in [0, 1); default 1 - 10/`num_iter`, a mean over about a
             tenth of the sweep, so that a longer test is smoothed over the same span of rates.
         stop_factor: > 0.
@@ -307,7 +310,7 @@ def range_test(
         seed: of the data order and new weights, >= 0.
 
     Raises:
-        ValueError: an argument is out of its range, or the data is empty.
+        ValueError: an argument is out of its range, the data is empty, or a batch is not a pair.
         TypeError: an argument is of a wrong type.
 
     Source: Smith (2017), section 3.3, with the mistakes of later implementations mended (see the chapter).
@@ -320,162 +323,117 @@ def range_test(
         >>> 0.01 < test.suggest("steepest").lr < 1
         True
     """
-    min_lr = _check.positive("min_lr", min_lr)
-    max_lr = _check.positive("max_lr", max_lr)
+    min_lr, max_lr = _check.positive("min_lr", min_lr), _check.positive("max_lr", max_lr)
     if max_lr <= min_lr:
         raise ValueError(f"max_lr={max_lr!r}: must be > min_lr={min_lr!r}")
     num_iter = _check.integer("num_iter", num_iter, MIN_POINTS)
     _check.choice("mode", mode, ("exponential", "linear"))
     batch_size = _check.integer("batch_size", batch_size, 1)
-    accumulate = _check.integer("accumulate", accumulate, 1)
-    _check.choice("autocast", autocast, (None, torch.float16, torch.bfloat16))
-    smoothing = 1 - 10 / num_iter if smoothing is None else _check.within("smoothing", smoothing, 0.0, 1.0)
-    if smoothing == 1.0:
-        raise ValueError(f"smoothing={smoothing!r}: must be < 1")
+    smoothing = 1 - 10 / num_iter if smoothing is None else _check.below_one("smoothing", smoothing)
     stop_factor = _check.positive("stop_factor", stop_factor)
-    repeats = _check.integer("repeats", repeats, 1)
-    seed = _check.integer("seed", seed, 0)
+    repeats, seed = _check.integer("repeats", repeats, 1), _check.integer("seed", seed, 0)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"optimizer={optimizer!r}: must be a torch.optim.Optimizer")
     built = [float(group["lr"]) for group in optimizer.param_groups]
     if min(built) <= 0:
         raise ValueError(f"optimizer: has the rates {built}, must be > 0, since groups keep their ratios")
-    draw = _source(data, batch_size, accumulate * (num_iter + 1))
-
-    sweep = np.geomspace if mode == "exponential" else np.linspace
-    rates = sweep(min_lr, max_lr, num_iter)
-    losses, initial = np.full((repeats, num_iter), np.nan), np.full(repeats, np.nan)
-    closure_optimizer = getattr(optimizer, "needs_closure", False) or isinstance(optimizer, torch.optim.LBFGS)
-    where = next(model.parameters()).device.type
-    precision = contextlib.nullcontext() if autocast is None else torch.autocast(where, dtype=autocast)
-    for repeat in range(repeats):
-        with _restored(model, optimizer, data), runtime.seeded(seed + repeat):
-            if reinitialize and repeat:
-                for module in model.modules():
-                    if hasattr(module, "reset_parameters"):
-                        module.reset_parameters()
-            model.train()
-            scaler = torch.amp.GradScaler(where) if autocast is torch.float16 else None
-            stream = draw(seed + repeat)
-            mean, weight, best = 0.0, 0.0, math.inf
-
-            for k in range(num_iter + 1):
-                pairs = list(itertools.islice(stream, accumulate))
-                if len(pairs) < accumulate:
-                    raise ValueError("data: ended early; must be an iterable that can be iterated again and again")
-
-                def closure(pairs=pairs, scaler=scaler):
-                    optimizer.zero_grad()
-                    total = 0.0
-                    for x, y in pairs:
-                        with precision:
-                            value = loss(model(x), y)
-                        if accumulate > 1:
-                            value = value / accumulate
-                        (value if scaler is None else scaler.scale(value)).backward()
-                        total = total + value.detach()
-                    return total
-
-                value = float(closure())
-                if k == 0:
-                    initial[repeat] = value
-                else:
-                    losses[repeat, k - 1] = value
-                    mean, weight = smoothing * mean + value, smoothing * weight + 1
-                    best = min(best, mean / weight)
-                stopped = k and mean / weight > best + stop_factor * max(abs(initial[repeat]), 1e-12)
-                if not math.isfinite(value) or stopped or k == num_iter:
-                    break
-                for group, ratio in zip(optimizer.param_groups, built, strict=True):
-                    _set_rate(group, rates[k] * ratio / max(built))
-                if closure_optimizer:
-                    optimizer.step(closure)
-                elif scaler is None:
-                    optimizer.step()
-                else:
-                    scaler.step(optimizer)
-                    scaler.update()
-    losses[~np.isfinite(losses)] = np.nan
-    return RangeTest(rates, losses, initial, smoothing)
-
-
-def _set_rate(group: dict, rate: float) -> None:
-    if isinstance(group["lr"], torch.Tensor):
-        group["lr"].fill_(rate)
-    else:
-        group["lr"] = rate
-
-
-def _source(data, batch_size: int, count: int) -> Callable[[int], Iterator]:
-    """A function from a seed to an iterator over at least `count` batches, where the data can give them."""
     if isinstance(data, Dataset):
         data = data.x_train, data.y_train
-    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, torch.Tensor) for part in data):
-        x, y = data
-        if len(x) == 0 or len(x) != len(y):
-            raise ValueError(f"data: has {len(x)} inputs and {len(y)} targets, must be equally many, >= 1")
-        size = min(batch_size, len(x))
-        return lambda seed: ((x[rows], y[rows]) for rows in batches(len(x), size, count, seed))
-    if not isinstance(data, Iterable) or isinstance(data, Iterator):
-        raise TypeError(f"data={data!r}: must be a Dataset, a pair of tensors, or an iterable that can be restarted")
+    if isinstance(data, tuple):
+        batch_size = min(batch_size, max(1, len(data[0])))
 
-    def cycle(seed):
-        while True:
-            empty = True
-            for pair in data:
-                empty = False
-                yield pair
-            if empty:
-                raise ValueError("data: is empty, must give batches")
+    rates = (np.geomspace if mode == "exponential" else np.linspace)(min_lr, max_lr, num_iter)
+    schedules = [Schedule.from_table(rates * (ratio / max(built))) for ratio in built]
+    losses = np.full((repeats, num_iter + 1), np.nan)
+    for repeat in range(repeats):
+        with _restored(model, optimizer, data):
+            if reinitialize and repeat:
+                with runtime.seeded(seed + repeat):
+                    for module in model.modules():
+                        if hasattr(module, "reset_parameters"):
+                            module.reset_parameters()
+            history = train(
+                model,
+                data,
+                schedules,
+                steps=num_iter + 1,  # the last one only to measure the loss after the one before
+                batch_size=batch_size,
+                optimizer=optimizer,
+                loss=loss,
+                seed=seed + repeat,
+                callbacks=[Periodic(_Stop(smoothing, stop_factor), every=1)],
+            )
+            losses[repeat, : len(history.loss)] = history.loss
+            if history.diverged_at == 0:
+                losses[repeat, 0] = history.diverged_loss
+    return RangeTest(rates, losses[:, 1:], losses[:, 0], smoothing)
 
-    return cycle
+
+class _Stop:
+    """Ends a sweep whose smoothed loss has risen too far above its lowest value."""
+
+    def __init__(self, smoothing: float, factor: float):
+        self._smoothing, self._factor = smoothing, factor
+        self._mean, self._weight, self._lowest, self._initial = 0.0, 0.0, math.inf, 0.0
+
+    def __call__(self, run: Run) -> None:
+        value = run.loss[run.step - 1, 0].item()
+        if run.step == 1:
+            self._initial = max(abs(value), 1e-12)
+            return
+        self._mean = self._smoothing * self._mean + value
+        self._weight = self._smoothing * self._weight + 1
+        smoothed = self._mean / self._weight
+        self._lowest = min(self._lowest, smoothed)
+        if smoothed > self._lowest + self._factor * self._initial:
+            run.stop()
 
 
 @contextlib.contextmanager
 def _restored(model: nn.Module, optimizer: torch.optim.Optimizer, data) -> Iterator[None]:
     """Put everything that a run changes back as it was, whatever happens inside the block."""
-    tensors = [*model.parameters(), *model.buffers()]
-    values = [tensor.detach().clone() for tensor in tensors]
+    modules = [(module, module.training, dict(module._buffers)) for module in model.modules()]
+    tensors = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
     gradients = [(p, None if p.grad is None else p.grad.clone(), p.requires_grad) for p in model.parameters()]
-    modes = [(module, module.training) for module in model.modules()]
-    state = {p: _copy(entries) for p, entries in optimizer.state.items()}
+    state = {p: copy.deepcopy(entries) for p, entries in optimizer.state.items()}
     groups = [
-        {key: _copy(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+        {key: copy.deepcopy(value) for key, value in group.items() if key != "params"}
+        for group in optimizer.param_groups
     ]
-    generators = {
-        generator: generator.get_state()
-        for owner in (data, getattr(data, "sampler", None))
-        if isinstance(generator := getattr(owner, "generator", None), torch.Generator)
-    }
-    python_state, numpy_state = random.getstate(), np.random.get_state()
+    attributes = {name: value for name, value in vars(optimizer).items() if name not in ("state", "param_groups")}
+    generators = {generator: generator.get_state() for generator in _generators(data)}
+    random_state, numpy_state = random.getstate(), np.random.get_state()
     try:
         yield
     finally:
+        for module, mode, buffers in modules:
+            module.training = mode
+            module._buffers.clear()
+            module._buffers.update(buffers)
         with torch.no_grad():
-            for tensor, value in zip(tensors, values, strict=True):
+            for tensor, value in tensors:
                 tensor.copy_(value)
         for parameter, gradient, requires_grad in gradients:
             parameter.requires_grad_(requires_grad)
             parameter.grad = gradient
-        for module, mode in modes:
-            module.training = mode
         optimizer.state.clear()
         optimizer.state.update(state)
         for group, saved in zip(optimizer.param_groups, groups, strict=True):
             for key in set(group) - set(saved) - {"params"}:
                 del group[key]
             group.update(saved)
+        for name in set(vars(optimizer)) - set(attributes) - {"state", "param_groups"}:
+            delattr(optimizer, name)
+        vars(optimizer).update(attributes)  # a scheduler wraps its optimizer's step
         for generator, saved in generators.items():
             generator.set_state(saved)
-        random.setstate(python_state)
+        random.setstate(random_state)
         np.random.set_state(numpy_state)
 
 
-def _copy(value):
-    if isinstance(value, torch.Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_copy(item) for item in value]
-    return value
+def _generators(data) -> set[torch.Generator]:
+    """The random generators of a loader and of its samplers."""
+    batch_sampler = getattr(data, "batch_sampler", None)
+    owners = (data, getattr(data, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    found = (getattr(owner, "generator", None) for owner in owners)
+    return {generator for generator in found if isinstance(generator, torch.Generator)}

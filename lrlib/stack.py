@@ -75,7 +75,7 @@ class Stack(nn.Module):
         self.weights = nn.ParameterList([torch.stack([part[n].detach() for part in trained]) for n in self.names])
         for k, name in enumerate(self._fixed_names):
             self.register_buffer(f"fixed{k}", torch.stack([part[name].detach() for part in fixed]))
-        self._template = [copy.deepcopy(models[0]).to("meta")]  # in a list, so that it is no submodule
+        self._template = [copy.deepcopy(models[0])]  # in a list, so that it is no submodule
         self._layers = _layers(self.template)
         self.train(models[0].training)
 
@@ -95,7 +95,6 @@ class Stack(nn.Module):
         """
         if self._layers is None:
             model = copy.deepcopy(self.template).to_empty(device=x.device)
-            model.load_state_dict(self.replica(0), strict=False)
             before = {name: id(tensor) for name, tensor in model.named_buffers()}
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 model.train()(x)

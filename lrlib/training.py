@@ -1,9 +1,10 @@
 """The one training loop of the book, for one network or a stack of them, and the record of what it did."""
 
+import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lrlib import _check, runtime
+from lrlib import _check, capture, runtime
 from lrlib.callbacks import Callback, Evaluate, Periodic, UpdateRatios, evaluate
 from lrlib.data import Dataset, batches
 from lrlib.rules import SGD, LossAt, Now, Rule, losses_at
@@ -90,14 +91,17 @@ class Run:
         if stack:
             model.check(_first(data))
         self.model, self.size, self.steps, self.step = model, model.size if stack else 1, steps, 0
-        self.data = _each("data", data, self.size, (Dataset, tuple))
         seeds = _each("seed", seed, self.size, (int, np.integer))
         self._seeds = [_check.integer("seed", value, 0) for value in seeds]
-        self._source = _Source(self.data, self._seeds, batch_size, steps)
-        device = self._source.device
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         if not named:
             raise ValueError("model: must have a parameter that requires a gradient")
+        if stack or isinstance(data, Dataset | tuple):
+            self.data = _each("data", data, self.size, (Dataset, tuple))
+            self._source: _Source | _Loader = _Source(self.data, self._seeds, batch_size, steps)
+        else:
+            self.data, self._source = [data], _Loader(data, named[0][1].device)
+        device = self._source.device
         self.names = list(model.names) if stack else [name for name, _ in named]
         self._params = [p for _, p in named]
         self.weights = [p.detach() if stack else p.detach()[None] for p in self._params]
@@ -217,7 +221,7 @@ class Run:
             name: _row(value, k) if isinstance(value, torch.Tensor) else value for name, value in self._settings.items()
         }
         t = k + 1 if isinstance(k, int) else (k + 1).double()[0]
-        return Now(t, {"lr": _row(self.rates, k)} | settings, values, loss_at)
+        return Now(t, {"lr": _row(self.rates, k)} | settings, values, loss_at, self.active)
 
     def _update_by_optimizer(self, k: int, w: int) -> None:
         """Update k by a torch.optim.Optimizer."""
@@ -251,7 +255,7 @@ class Run:
         """With the weights that an optimizer such as schedule-free means to be looked at."""
         due = [callback for callback in callbacks if callback.due(self.step)]
         if due:
-            with _as_evaluated(self.optimizer):
+            with _as_evaluated(self):
                 for callback in due:
                     callback(self)
                     self.model.train()
@@ -272,8 +276,17 @@ class Run:
             self.step = k + 1
             if self._calm or self._any_active(k):
                 self._call(self.callbacks)
+        if self.size == 1:
+            self.step = int(self._updates()[0])
+        if self.rule is not None:
+            _put(self.weights, self.rule.evaluated(self.weights, self.state))
         for callback in self.callbacks:
             callback.finish(self)
+
+    def _updates(self) -> np.ndarray:
+        """How many updates each replica has made, (R,)."""
+        ended = torch.where(self._diverged_at < 0, self.step, self._diverged_at)
+        return torch.minimum(ended, self._stopped_at).cpu().numpy()
 
     def _any_active(self, k: int) -> bool:
         """Whether anything is left to train; a GPU is asked only now and then."""
@@ -284,25 +297,22 @@ class Run:
         window = self._source.window
         if self.optimizer is not None:
             return lambda k: self._update_by_optimizer(k, k % window)
-        if not self.active.is_cuda or not self.rule.capturable:
+        fixed = self.rule.capturable and isinstance(self._source, _Source)
+        if not fixed or not capture.possible(self.active.device):
             return lambda k: self._update(k, k % window)
         place = torch.tensor([self.step], device=self.active.device)
         inside = torch.tensor([self.step % window], device=self.active.device)
-        graph, side, first = torch.cuda.CUDAGraph(), torch.cuda.Stream(), self.step
+        first, replay = self.step, None
 
         def update(k: int) -> None:
+            nonlocal replay
             if k % window == 0:
                 inside.zero_()
             if k < first + WARM_UP:
-                side.wait_stream(torch.cuda.current_stream())
-                with torch.cuda.stream(side):
-                    self._update(place, inside)
-                torch.cuda.current_stream().wait_stream(side)
+                capture.aside(lambda: self._update(place, inside))
             else:
-                if k == first + WARM_UP:
-                    with torch.cuda.graph(graph):
-                        self._update(place, inside)
-                graph.replay()
+                replay = replay or capture.graph(lambda: self._update(place, inside))
+                replay()
             place.add_(1)
             inside.add_(1)
 
@@ -310,26 +320,35 @@ class Run:
 
     def outcome(self, evaluations: Evaluate | None, ratios: np.ndarray | None, started: float) -> History:
         """The history of the run so far."""
-        diverged, stopped = self._diverged_at.cpu().numpy(), self._stopped_at.cpu().numpy()
-        updates = np.minimum(np.where(diverged < 0, self.steps, diverged), stopped)
+        diverged, updates = self._diverged_at.cpu().numpy(), self._updates()
         losses, rates = self.loss.cpu().numpy().T.copy(), self.rates.cpu().numpy()
         found = np.array([losses[r, k] if k >= 0 else np.nan for r, k in enumerate(diverged)])
         losses[np.arange(self.steps) >= updates[:, None]] = np.nan
         steps, test = np.array([], dtype=int), np.empty((2, self.size, 0))
         if evaluations is not None:
-            steps = np.array(evaluations.steps)
-            test = np.stack([evaluations.loss, evaluations.accuracy]).reshape(2, self.size, -1).copy()
+            steps, found_test = np.array(evaluations.steps), [evaluations.loss, evaluations.accuracy]
+            test = np.stack(found_test).reshape(2, self.size, -1)
         seconds = time.perf_counter() - started
         if isinstance(self.model, Stack):
-            late = steps[:-1] > np.where(diverged < 0, self.steps, diverged)[:, None]
-            test[:, :, :-1][:, late] = np.nan
+            steps, test = self._as_planned(evaluations, steps, test, diverged)
             rates = np.where(np.arange(self.steps) < updates[:, None], rates.T, np.nan)
             return History(rates, losses, ratios, steps, *test, diverged, updates, seconds, found)
-        u, kept = int(updates[0]), steps <= updates[0]
+        u = int(updates[0])
         rates = rates[:u, 0] if rates.shape[1] == 1 else rates[:u]
         at, value = (int(diverged[0]), float(found[0])) if diverged[0] >= 0 else (None, None)
         ratios = None if ratios is None else ratios[:u]
-        return History(rates, losses[0, :u], ratios, steps[kept], *test[:, 0, kept], at, u, seconds, value)
+        return History(rates, losses[0, :u], ratios, steps, *test[:, 0], at, u, seconds, value)
+
+    def _as_planned(self, evaluations: Evaluate | None, steps: np.ndarray, test: np.ndarray, diverged: np.ndarray):
+        """The evaluations at the steps planned, NaN where a replica had ended before, but for the last one."""
+        if evaluations is None or evaluations.at is None:
+            return steps, test
+        planned = np.array([step for step in sorted(evaluations.at) if step < self.steps] + [self.steps])
+        values = np.full((2, self.size, len(planned)), np.nan)
+        values[:, :, : len(steps) - 1], values[:, :, -1] = test[:, :, :-1], test[:, :, -1]
+        late = planned[:-1] > np.where(diverged < 0, self.steps, diverged)[:, None]
+        values[:, :, :-1][:, late] = np.nan
+        return planned, values
 
 
 class _Source:
@@ -379,6 +398,36 @@ class _Source:
         if self._shared:
             return self._x[rows], self._y[rows]
         return self._x[rows + self._x_offset], self._y[rows + self._y_offset]
+
+
+class _Loader:
+    """Mini-batches of one network from an iterable of pairs, again and again."""
+
+    window = 1
+
+    def __init__(self, data: Iterable, device: torch.device):
+        if not isinstance(data, Iterable) or isinstance(data, Iterator):
+            raise TypeError(
+                f"data={data!r}: must be a Dataset, a pair of tensors, or an iterable that can be restarted"
+            )
+        self.device, self._pairs = device, self._again(data)
+
+    def _again(self, data: Iterable) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        while True:
+            count = 0
+            for count, pair in enumerate(data, 1):  # noqa: B007
+                if not isinstance(pair, list | tuple) or len(pair) != 2:
+                    kind = f"{len(pair)} parts" if isinstance(pair, list | tuple) else f"a {type(pair).__name__}"
+                    raise ValueError(f"data: gave a batch of {kind}, must give pairs (inputs, targets)")
+                yield pair[0].to(self.device)[None], pair[1].to(self.device)[None]
+            if not count:
+                raise ValueError("data: is empty, must give batches")
+
+    def seek(self, k: int) -> None:
+        pass
+
+    def batch(self, w: Where) -> tuple[torch.Tensor, torch.Tensor]:
+        return next(self._pairs)
 
 
 def _first(data: Data | Sequence[Data]) -> torch.Tensor:
@@ -454,24 +503,33 @@ def _copied(value):
     return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
-class _as_evaluated:
-    """For the block, the weights that a schedule-free optimizer is to be evaluated at."""
+def _put(weights: list[torch.Tensor], values: list[torch.Tensor]) -> None:
+    for weight, value in zip(weights, values, strict=True):
+        if value is not weight:
+            weight.copy_(value)
 
-    def __init__(self, optimizer):
-        self._optimizer = optimizer if hasattr(optimizer, "eval") and hasattr(optimizer, "train") else None
 
-    def __enter__(self):
-        if self._optimizer is not None:
-            self._optimizer.eval()
-
-    def __exit__(self, *_):
-        if self._optimizer is not None:
-            self._optimizer.train()
+@contextlib.contextmanager
+def _as_evaluated(run: Run) -> Iterator[None]:
+    """For the block, the weights that a schedule-free method is to be evaluated at."""
+    kept, shown = run.weights, run.weights if run.rule is None else run.rule.evaluated(run.weights, run.state)
+    modes = hasattr(run.optimizer, "eval") and hasattr(run.optimizer, "train")
+    if shown is not kept:
+        kept = [weight.clone() for weight in kept]
+        _put(run.weights, shown)
+    if modes:
+        run.optimizer.eval()
+    try:
+        yield
+    finally:
+        _put(run.weights, kept)
+        if modes:
+            run.optimizer.train()
 
 
 def train(
     model: nn.Module,
-    data: Data | Sequence[Data],
+    data: Data | Sequence[Data] | Iterable,
     schedule: Schedule | float | Sequence[Schedule | float] | None,
     *,
     steps: int,
@@ -497,7 +555,8 @@ def train(
         model: maps inputs (B, ...) to outputs such as logits (B, classes), on the data's device; or a
             :class:`~lrlib.Stack` of R of them.
         data: a :class:`~lrlib.Dataset`, or a pair of tensors (inputs, targets), which has no test set; of a stack
-            also one for each replica.
+            also one for each replica; for a network also an iterable of pairs that can be iterated again and again,
+            such as a `DataLoader`, which brings its own batches.
         schedule: of the rate. For a stack one for all or one for each replica, a rate being a constant one; for a
             torch optimizer one for all groups or one for each, or None to leave it its own rates.
         steps: the number of updates T, >= 1 and at least the schedule's warm-up.
@@ -530,13 +589,13 @@ def train(
     started = time.perf_counter()
     steps = _check.integer("steps", steps, 1)
     batch_size = _check.integer("batch_size", batch_size, 1)
+    every = steps + 1 if eval_every is None else _check.integer("eval_every", eval_every, 1)
     watching = list(callbacks)
     tests = None
-    sets = [data] if isinstance(data, Dataset | tuple) else list(data)
-    if all(isinstance(some, Dataset) for some in sets):
+    sets = [data] if isinstance(data, Dataset) else list(data) if isinstance(model, Stack) else []
+    if sets and all(isinstance(some, Dataset) for some in sets):
         if any(some.x_test is not sets[0].x_test or some.y_test is not sets[0].y_test for some in sets):
             raise ValueError("data: have different test sets, must share one; pass pairs (x_train, y_train) otherwise")
-        every = steps + 1 if eval_every is None else _check.integer("eval_every", eval_every, 1)
         at = range(0 if eval_every else every, max(steps, every + 1), every)
         tests = Evaluate(sets[0].x_test, sets[0].y_test, at=at, loss=loss)
     ratios = UpdateRatios() if track_updates else None
@@ -556,7 +615,7 @@ def train(
             run._load(resume)
         run.go()
         if tests is not None:
-            with _as_evaluated(run.optimizer):
+            with _as_evaluated(run) if run.rule is None else contextlib.nullcontext():
                 tests.again(run)
     model.train()
     return run.outcome(tests, None if ratios is None else ratios.whole, started)

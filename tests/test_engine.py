@@ -1,0 +1,506 @@
+"""The one loop: replicas equal single runs, rules equal torch's, graphs equal updates, resumed runs whole ones."""
+
+import contextlib
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+import lrlib
+from lrlib import capture
+
+DATA = lrlib.digits()
+X, Y = DATA.x_train.double(), DATA.y_train
+# A pixel that is the same in all pictures has no gradient behind BatchNorm but rounding, which adaptive rules blow up.
+X = X + 0.1 * torch.randn(X.shape, generator=torch.Generator().manual_seed(0), dtype=X.dtype)
+RULES = {
+    "SGD": lrlib.SGD(),
+    "momentum": lrlib.SGD(momentum=0.9, weight_decay=1e-3),
+    "Nesterov": lrlib.SGD(momentum=0.9, nesterov=True),
+    "Adam": lrlib.Adam(weight_decay=1e-3),
+    "AdamW": lrlib.AdamW(),
+    "RMSprop": lrlib.RMSprop(),
+    "Adagrad": lrlib.Adagrad(),
+    "Adadelta": lrlib.Adadelta(),
+    "Muon": lrlib.Muon(),
+    "FTRL": lrlib.FTRLProximal(l1=1e-3),
+    "Parabola": lrlib.Parabola(warmup=2),
+    "Hypergradient": lrlib.Hypergradient(),
+    "HillClimb": lrlib.HillClimb(every=2),
+    "HillClimb, smoothing too": lrlib.HillClimb(tune_smoothing=True),
+}
+TORCH = {
+    "SGD": (torch.optim.SGD, {}),
+    "momentum": (torch.optim.SGD, {"momentum": 0.9, "weight_decay": 1e-3}),
+    "Nesterov": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+    "Adam": (torch.optim.Adam, {"weight_decay": 1e-3}),
+    "AdamW": (torch.optim.AdamW, {}),
+    "RMSprop": (torch.optim.RMSprop, {}),
+    "Adagrad": (torch.optim.Adagrad, {}),
+    "Adadelta": (torch.optim.Adadelta, {}),
+}
+
+
+def mlp(seed=0, norm=None, activation="tanh"):
+    """No unit of a tanh network dies, so that no gradient is rounding alone, which adaptive rules would blow up."""
+    with lrlib.seeded(seed):
+        return lrlib.mlp(64, 12, 10, norm=norm, activation=activation).double()
+
+
+def apart(a, b):
+    return max((p.double() - q.double()).abs().max().item() for p, q in zip(a, b, strict=True))
+
+
+def stack_and_singles(make, rule, rates, seeds, steps=40, data=(X, Y), **options):
+    """How far the weights, buffers, losses and rates of a stack are from those of single runs."""
+    stack = lrlib.Stack([make(seed) for seed in seeds])
+    together = lrlib.train(stack, data, rates, steps=steps, optimizer=rule, seed=seeds, batch_size=32, **options)
+    worst = 0.0
+    for r, (rate, seed) in enumerate(zip(rates, seeds, strict=True)):
+        model = make(seed)
+        alone = lrlib.train(model, data, rate, steps=steps, optimizer=rule, seed=seed, batch_size=32, **options)
+        mine, state = stack.replica(r), model.state_dict()
+        assert set(mine) == set(state)
+        worst = max(worst, apart(mine.values(), [state[name] for name in mine]))
+        worst = max(worst, np.abs(together.loss[r] - alone.loss).max(), np.abs(together.lr[r] - alone.lr).max())
+    return worst
+
+
+@pytest.mark.parametrize("norm", [None, "batch", "layer"])
+@pytest.mark.parametrize("name", RULES)
+def test_replicas_equal_single_runs(name, norm):
+    rates = [0.003, 0.01, lrlib.cosine(0.005, 40), 0.003]
+    assert stack_and_singles(lambda seed: mlp(seed, norm), RULES[name], rates, [0, 0, 1, 1]) < 1e-12
+
+
+@pytest.mark.parametrize("seeds", [[0, 0, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1]], ids=str)
+def test_replicas_that_share_batches_or_not_equal_single_runs(seeds):
+    assert stack_and_singles(mlp, lrlib.SGD(momentum=0.5), [0.1, 0.2, 0.3, 0.4], seeds) < 1e-12
+
+
+def between(*layers):
+    return lambda: copy.deepcopy(nn.Sequential(nn.Flatten(), nn.Linear(64, 8), *layers, nn.Linear(8, 10)))
+
+
+OTHERS = {
+    "conv_net": lambda: lrlib.conv_net(2),
+    "PreResNet": lambda: lrlib.PreResNet(8, 2, in_channels=1, norm="group"),
+    "BatchNorm without affine": between(nn.BatchNorm1d(8, affine=False)),
+    "BatchNorm without statistics": between(nn.BatchNorm1d(8, track_running_stats=False)),
+    "LayerNorm without affine": between(nn.LayerNorm(8, elementwise_affine=False)),
+    "Softmax": between(nn.Softmax(dim=1)),
+}
+
+
+@pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
+def test_other_networks_equal_single_runs(make):
+    def built(seed):
+        with lrlib.seeded(seed):
+            return make().double()
+
+    assert stack_and_singles(built, lrlib.SGD(momentum=0.9), [0.01, 0.05, 0.02], [0, 1, 2], steps=6) < 1e-12
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_a_rule_equals_torchs(name):
+    kind, options = TORCH[name]
+    ours, theirs, in_a_loop = mlp(), mlp(), mlp()
+    lrlib.train(ours, (X, Y), 0.01, steps=300, optimizer=RULES[name])
+    lrlib.train(theirs, (X, Y), lrlib.constant(0.01), steps=300, optimizer=kind(theirs.parameters(), lr=1.0, **options))
+    adapted = RULES[name].optimizer(in_a_loop.parameters(), lr=0.01)
+    for rows in lrlib.batches(len(X), 64, 300, seed=0):
+        adapted.zero_grad()
+        F.cross_entropy(in_a_loop(X[rows]), Y[rows]).backward()
+        adapted.step()
+    assert apart(ours.parameters(), theirs.parameters()) < 1e-10
+    assert apart(in_a_loop.parameters(), theirs.parameters()) < 1e-10
+
+
+def test_muon_moves_matrices_as_torch_does_in_bfloat16():
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((6, 20), (20, 6), (8, 8)):
+        ours, theirs = (nn.Parameter(torch.zeros(shape)) for _ in range(2))
+        rule = lrlib.Muon(weight_decay=0.1).optimizer([ours], lr=0.02)
+        torchs = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1)
+        for _ in range(20):
+            ours.grad = torch.randn(shape, generator=generator)
+            theirs.grad = ours.grad.clone()
+            rule.step()
+            torchs.step()
+        assert (ours - theirs).norm() < 0.03 * theirs.norm()
+
+
+def test_numbers_of_a_rule_may_differ_by_replica_and_step():
+    momenta, decays = [0.0, 0.5, lrlib.cosine(0.9, 40), 0.9], [0.0, 0.1, 0.0, 0.01]
+    rule = lrlib.SGD(momentum=momenta, weight_decay=decays)
+    stack = lrlib.Stack([mlp()] * 4)
+    lrlib.train(stack, (X, Y), 0.05, steps=40, optimizer=rule)
+    for r, (momentum, decay) in enumerate(zip(momenta, decays, strict=True)):
+        model = mlp()
+        lrlib.train(model, (X, Y), 0.05, steps=40, optimizer=lrlib.SGD(momentum=momentum, weight_decay=decay))
+        assert apart(model.parameters(), stack.replica(r).values()) < 1e-12
+
+
+def test_data_may_differ_by_replica():
+    noisy = lrlib.relabelled(DATA, 0.5)
+    parts = [(X, Y), (X, noisy.y_train), (X[:500], Y[:500]), (X[500:], noisy.y_train[500:])]
+    stack, seeds = lrlib.Stack([mlp()] * 4), [0, 0, 1, 1]
+    history = lrlib.train(stack, parts, 0.1, steps=30, seed=seeds)
+    for r, part in enumerate(parts):
+        model = mlp()
+        alone = lrlib.train(model, part, 0.1, steps=30, seed=seeds[r])
+        assert np.abs(history.loss[r] - alone.loss).max() < 1e-12
+
+
+def test_one_momentum_schedule_is_torchs_cycled_momentum():
+    model, other = mlp(), mlp()
+    rates, momenta = lrlib.one_cycle(0.1, 40), lrlib.cyclic(0.85, 0.95, 20)
+    lrlib.train(model, (X, Y), rates, steps=40, optimizer=lrlib.SGD(momentum=momenta))
+    sgd = torch.optim.SGD(other.parameters(), lr=0.1, momentum=0.9)
+    scheduler = lrlib.ScheduleLR(sgd, rates, momentum=momenta)
+    for rows in lrlib.batches(len(X), 64, 40, seed=0):
+        sgd.zero_grad()
+        F.cross_entropy(other(X[rows]), Y[rows]).backward()
+        sgd.step()
+        scheduler.step()
+    assert apart(model.parameters(), other.parameters()) < 1e-12
+
+
+# ----------------------------------------------------------------------------------------------------- captured
+
+
+@contextlib.contextmanager
+def no_host(monkeypatch):
+    """Within the block a tensor that is read by the host raises."""
+
+    def refused(self, *_):
+        raise AssertionError("an update asks the host")
+
+    with monkeypatch.context() as patch:
+        for name in ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__"):
+            patch.setattr(torch.Tensor, name, refused)
+        yield
+
+
+@pytest.mark.parametrize("norm", [None, "batch", "layer"])
+@pytest.mark.parametrize("name", [name for name, rule in RULES.items() if rule.capturable])
+def test_the_update_that_is_captured_never_asks_the_host_and_is_the_same(name, norm, monkeypatch):
+    """A stand-in for the graph calls the update anew, which reads its place in the tables from tensors."""
+
+    def run():
+        stack = lrlib.Stack([mlp(seed, norm) for seed in range(3)])
+        return stack, lrlib.train(stack, (X, Y), [0.01, 0.02, lrlib.cosine(0.05, 25)], steps=25, optimizer=RULES[name])
+
+    eager, history = run()
+
+    def unwatched(function):
+        def replay():
+            with no_host(monkeypatch):
+                function()
+
+        return replay
+
+    monkeypatch.setattr(capture, "possible", lambda device: True)
+    monkeypatch.setattr(capture, "aside", lambda function: function())
+    monkeypatch.setattr(capture, "graph", unwatched)
+    captured, again = run()
+    assert apart(eager.tensors().values(), captured.tensors().values()) < 1e-12
+    assert np.abs(history.loss - again.loss).max() < 1e-12 and np.array_equal(history.lr, again.lr)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", [name for name, rule in RULES.items() if rule.capturable])
+def test_a_captured_update_equals_an_eager_one(name, monkeypatch):
+    def run():
+        stack = lrlib.Stack([mlp(seed, "batch").cuda() for seed in range(3)])
+        lrlib.train(stack, (X.cuda(), Y.cuda()), [0.01, 0.02, 0.03], steps=25, optimizer=RULES[name])
+        return stack
+
+    captured = run()
+    monkeypatch.setattr(capture, "possible", lambda device: False)
+    assert apart(captured.tensors().values(), run().tensors().values()) < 1e-12
+
+
+# ------------------------------------------------------------------------------------- divergence, stops, resume
+
+
+def test_a_replica_that_diverges_keeps_its_weights_and_disturbs_nobody():
+    def relu():
+        return mlp(activation="relu")
+
+    stack = lrlib.Stack([relu()] * 3)
+    history = lrlib.train(stack, (X, Y), [0.1, 1e200, 0.2], steps=30)
+    assert history.diverged_at.tolist()[::2] == [-1, -1] and 0 < history.diverged_at[1] < 30
+    for r, rate in enumerate((0.1, 1e200, 0.2)):
+        model = relu()
+        single = lrlib.train(model, (X, Y), rate, steps=30)
+        assert single.updates == history.updates[r] == len(single.loss)
+        assert (
+            np.isfinite(history.loss[r, : single.updates]).all() and np.isnan(history.loss[r, single.updates :]).all()
+        )
+        mine, alone = (
+            torch.cat([p.flatten() for p in some]) for some in (stack.replica(r).values(), model.parameters())
+        )
+        assert torch.allclose(mine, alone, rtol=1e-9, equal_nan=True)
+
+
+def test_callbacks_stop_some_replicas_and_cut_rates():
+    def watch(run):
+        if run.step == 10:
+            run.stop([0])
+            run.rates[run.step :, 1] *= 0.5
+
+    stack = lrlib.Stack([mlp()] * 3)
+    history = lrlib.train(stack, (X, Y), 0.1, steps=20, callbacks=[watch])
+    assert history.updates.tolist() == [10, 20, 20]
+    assert history.lr[1].tolist() == [0.1] * 10 + [0.05] * 10
+    short, cut = mlp(), mlp()
+    lrlib.train(short, (X, Y), 0.1, steps=10)
+    lrlib.train(cut, (X, Y), lrlib.multistep(0.1, [10], gamma=0.5), steps=20)
+    assert apart(short.parameters(), stack.replica(0).values()) < 1e-12
+    assert apart(cut.parameters(), stack.replica(1).values()) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [lambda p: lrlib.AdamW(), lambda p: lrlib.HillClimb(), lambda p: torch.optim.Adam(p, lr=1.0)],
+    ids=["rule", "HillClimb", "torch"],
+)
+@settings(max_examples=5, deadline=None)
+@given(middle=st.integers(1, 29))
+def test_a_resumed_run_is_bit_equal(optimizer, middle):
+    def model():
+        with lrlib.seeded(1):
+            return nn.Sequential(lrlib.mlp(64, 12, 12, norm="batch"), nn.Dropout(), nn.Linear(12, 10))
+
+    def run(net, **options):
+        return lrlib.train(
+            net, DATA, lrlib.cosine(0.05, 30), steps=30, optimizer=optimizer(net.parameters()), **options
+        )
+
+    kept = {}
+    whole = model()
+    watch = lrlib.Periodic(lambda run: kept.update(state=copy.deepcopy(run.state_dict())), at=[middle])
+    one = run(whole, callbacks=[watch])
+    resumed = model()
+    two = run(resumed, resume=kept["state"])
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
+    )
+    assert np.array_equal(one.loss, two.loss) and np.array_equal(one.lr, two.lr)
+
+
+def test_a_resumed_stack_is_bit_equal_and_another_is_refused():
+    def run(stack, steps=20, **options):
+        return lrlib.train(stack, DATA, [0.1, 0.2], steps=steps, optimizer=lrlib.SGD(momentum=0.9), **options)
+
+    kept = {}
+    whole, resumed = (lrlib.Stack([lrlib_mlp(0), lrlib_mlp(1)]) for _ in range(2))
+    run(whole, callbacks=[lrlib.Periodic(lambda run: kept.update(run.state_dict()), at=[7])])
+    run(resumed, resume=kept)
+    assert all(torch.equal(a, b) for a, b in zip(whole.tensors().values(), resumed.tensors().values(), strict=True))
+    with pytest.raises(ValueError, match="resume"):
+        run(resumed, steps=30, resume=kept)
+
+
+def lrlib_mlp(seed, **options):
+    with lrlib.seeded(seed):
+        return lrlib.mlp(64, 12, 10, **options)
+
+
+# ------------------------------------------------------------------------------------ what can, and cannot, be stacked
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64)
+        self.second.weight = self.first.weight
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.second(torch.tanh(self.first(x.flatten(1))))))
+
+
+class Rebinding(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.register_buffer("mean", torch.zeros(1))
+
+    def forward(self, x):
+        self.mean = self.mean + x.mean()
+        return self.layer(x.flatten(1) - self.mean)
+
+
+def frozen_head():
+    model = lrlib.mlp(64, 12, 10, norm="batch")
+    model[-1].requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize("make", [Tied, frozen_head], ids=["tied", "frozen"])
+def test_tied_and_frozen_parameters_stay_so(make):
+    def built(seed):
+        with lrlib.seeded(seed):
+            return make().double()
+
+    models = [built(seed) for seed in (0, 1)]
+    stack = lrlib.Stack(models)
+    lrlib.train(stack, (X, Y), [0.05, 0.1], steps=15, optimizer=lrlib.SGD(momentum=0.9), seed=[0, 1])
+    for r, rate in enumerate((0.05, 0.1)):
+        model = built(r)
+        lrlib.train(model, (X, Y), rate, steps=15, optimizer=lrlib.SGD(momentum=0.9), seed=r)
+        state = model.state_dict()
+        assert apart(stack.replica(r).values(), [state[name] for name in stack.replica(r)]) < 1e-12
+
+
+def test_a_tied_grid_gives_whole_states():
+    grid = lrlib.train_grid(lambda seed: Tied(), DATA, [0.05], [0, 1], steps=5, way="stack")
+    state = grid.state_dict(0.05, 1)
+    assert torch.equal(state["first.weight"], state["second.weight"])
+
+
+def test_rebound_buffers_are_refused_in_a_stack_and_grids_go_one_by_one():
+    with pytest.raises(ValueError, match="rebinds"):
+        lrlib.train(lrlib.Stack([Rebinding(), Rebinding()]), DATA, 0.1, steps=2)
+    grid = lrlib.train_grid(lambda seed: Rebinding(), DATA, [0.1, 0.2], [0], steps=4)
+    assert grid.way == "loop" and "rebinds" in grid.why
+    model = grid_model(Rebinding)
+    lrlib.train(model, DATA, 0.1, steps=4)
+    assert torch.equal(grid.state_dict(0.1, 0)["mean"], model.mean)
+
+
+def grid_model(make, seed=0):
+    with lrlib.seeded(seed):
+        return make()
+
+
+def test_random_layers_are_refused_in_a_stack_and_grids_go_one_by_one():
+    def noisy():
+        return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10))
+
+    with pytest.raises(RuntimeError):
+        lrlib.train(lrlib.Stack([noisy(), noisy()]), DATA, 0.1, steps=2)
+    grid = lrlib.train_grid(lambda seed: noisy(), DATA, [0.1, 0.2], [0], steps=4)
+    assert grid.way == "loop" and "cannot be stacked" in grid.why
+    with pytest.raises(ValueError, match="way='stack'"):
+        lrlib.train_grid(lambda seed: noisy(), DATA, [0.1, 0.2], [0], steps=4, way="stack")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda seed: lrlib.mlp(64, 8, 10, activation=("tanh", "relu")[seed % 2]),
+        lambda seed: nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.LeakyReLU(0.1 * (1 + seed))),
+    ],
+    ids=["activation", "number"],
+)
+def test_architectures_that_differ_by_seed_are_no_replicas(make):
+    with pytest.raises(ValueError, match=r"models\[1\]: differs"):
+        lrlib.Stack([make(0), make(1)])
+    grid = lrlib.train_grid(make, DATA, [0.1], [0, 1], steps=5)
+    assert grid.way == "loop"
+    for seed in (0, 1):
+        model = grid_model(lambda seed=seed: make(seed), seed)
+        assert lrlib.train(model, DATA, 0.1, steps=5, seed=seed).final_loss == grid.final_loss[0, seed]
+
+
+# ------------------------------------------------------------------------------------------------ grids, arguments
+
+
+def test_a_grid_equals_single_runs_in_either_way_and_in_processes():
+    import joblib
+
+    rates = {"low": 0.05, "cosine": lrlib.cosine(0.5, 20)}
+
+    def grid(way):
+        make = lambda seed: lrlib.mlp(64, 12, 10, norm="batch", activation="tanh")  # noqa: E731
+        rule = lrlib.SGD(momentum=0.5)
+        return lrlib.train_grid(make, DATA, rates, [3, 5, 8], steps=20, optimizer=rule, eval_every=7, way=way)
+
+    stack, loop = grid("stack"), grid("loop")
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        there = grid("stack")
+    for field in ("lr", "loss", "test_loss", "test_accuracy"):
+        assert np.allclose(getattr(stack, field), getattr(loop, field), rtol=1e-3, atol=1e-3), field
+        assert np.array_equal(getattr(stack, field), getattr(there, field)), field
+    assert stack.eval_step.tolist() == loop.eval_step.tolist() == [0, 7, 14, 20]
+    assert (stack.way, loop.way) == ("stack", "loop") and stack.test_loss.shape == (2, 3, 4)
+
+
+def test_rates_that_differ_in_the_seventh_digit_are_told_apart():
+    a, b = lrlib.cosine(0.1000001, 10), lrlib.cosine(0.1000002, 10)
+    grid = lrlib.train_grid(lambda seed: lrlib.mlp(64, 8, 10), DATA, [a, b], [0], steps=3)
+    assert len(set(grid.names)) == 2
+
+
+def test_a_grid_marks_what_diverged():
+    grid = lrlib.train_grid(lambda seed: lrlib.mlp(64, 8, 10), DATA, [0.1, 1e30], [0, 1], steps=12, eval_every=4)
+    assert (grid.diverged_at[0] == -1).all() and (grid.diverged_at[1] > 0).all()
+    assert np.isfinite(grid.test_loss[0]).all() and np.isnan(grid.test_loss[1, :, 2]).all()
+    loop = lrlib.train_grid(
+        lambda seed: lrlib.mlp(64, 8, 10), DATA, [0.1, 1e30], [0, 1], steps=12, eval_every=4, way="loop"
+    )
+    assert np.array_equal(grid.diverged_at, loop.diverged_at)
+    assert np.array_equal(np.isnan(grid.test_loss), np.isnan(loop.test_loss))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"steps": 0}, ValueError, "steps=0"),
+        ({"steps": 2.5}, TypeError, "steps=2.5"),
+        ({"batch_size": 10**6}, ValueError, "batch_size=1000000"),
+        ({"schedule": -0.1}, ValueError, "schedule=-0.1"),
+        ({"schedule": [0.1, 0.2]}, ValueError, "schedule: has 2 entries"),
+        ({"schedule": lrlib.warmup(lrlib.constant(0.1), 50)}, ValueError, "steps=10: must be >= 50"),
+        ({"schedule": None}, TypeError, "schedule"),
+        ({"optimizer": "SGD"}, TypeError, "optimizer='SGD'"),
+        ({"optimizer": lrlib.SGD(momentum=[0.1, 0.2])}, ValueError, "momentum: has 2 entries"),
+        ({"optimizer": lrlib.SGD(momentum=lrlib.constant(1.5))}, ValueError, "momentum"),
+        ({"seed": -1}, ValueError, "seed=-1"),
+        ({"eval_every": 0}, ValueError, "eval_every=0"),
+        ({"data": (X, Y[:-1])}, ValueError, "data"),
+        ({"loss": lambda out, y: out.sum(1)}, ValueError, "loss: returned shape"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_are_named(change, error, words):
+    arguments = {"data": (X, Y), "schedule": 0.1, "steps": 10} | change
+    before = mlp()
+    model = copy.deepcopy(before)
+    with pytest.raises(error, match=words):
+        lrlib.train(model, arguments.pop("data"), arguments.pop("schedule"), **arguments)
+    assert apart(model.parameters(), before.parameters()) == 0
+
+
+def test_a_loader_trains_a_network_as_its_tensors_do():
+    pairs = [(X[rows], Y[rows]) for rows in lrlib.batches(len(X), 64, 10, seed=0)]
+    loaded, plain = mlp(), mlp()
+    lrlib.train(loaded, pairs, 0.1, steps=10)
+    lrlib.train(plain, (X, Y), 0.1, steps=10)
+    assert apart(loaded.parameters(), plain.parameters()) == 0
+
+
+def test_closures_reach_torchs_optimizers():
+    model = mlp()
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=1.0, max_iter=20, line_search_fn="strong_wolfe")
+    history = lrlib.train(model, (X[:200], Y[:200]), None, steps=5, batch_size=200, optimizer=optimizer)
+    assert history.loss[-1] < 0.01 * history.loss[0]
+
+
+def test_every_replica_may_have_its_own_torch_optimizer():
+    stack = lrlib.Stack([mlp(0), mlp(1)])
+    rule = lrlib.PerReplica(lambda params, lr: torch.optim.RAdam(params, lr=lr))
+    lrlib.train(stack, (X, Y), [0.01, lrlib.cosine(0.02, 20)], steps=20, optimizer=rule, seed=[0, 1])
+    for r, schedule in enumerate((lrlib.constant(0.01), lrlib.cosine(0.02, 20))):
+        model = mlp(r)
+        radam = torch.optim.RAdam(model.parameters(), lr=1.0)
+        lrlib.train(model, (X, Y), schedule, steps=20, optimizer=radam, seed=r)
+        assert apart(model.parameters(), stack.replica(r).values()) < 1e-12

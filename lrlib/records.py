@@ -2,7 +2,7 @@
 
 The cells of a chapter tagged `full` form a program that measures on the real data sets. At full scale
 :func:`measure` writes each result to ``data/records/<name>.json`` as soon as it is there, so that an interrupted run
-resumes. A record holds a hash of the tagged cells; when they change it is stale.
+resumes. A record holds a hash of the tagged cells and one of what they use of lrlib; when either changes it is stale.
 
 ``python -m lrlib.records book/annealing.ipynb ...`` runs the tagged cells at full scale in this process, without
 Jupyter.
@@ -10,27 +10,23 @@ Jupyter.
 
 import argparse
 import ast
-import datetime
-import hashlib
+import functools
 import json
-import math
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from lrlib import runtime
+from lrlib.provenance import device_name, library_hash, source_hash, versions
+from lrlib.spread import spread
 
 __all__ = ["Record", "measure", "load_record"]
 
 ROOT = Path(__file__).resolve().parents[1]
-TAG = "full"
+FORCE = "LRLIB_FORCE"  # environment variable: make finished records again
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,8 @@ class Record:
     Attributes:
         name: of the record, ``<chapter>`` or ``<chapter>-<part>``.
         rows: one dict per run, its settings and its results; what was not finite is None.
-        provenance: device, torch, date, commit, seeds, seconds, data, cells (the hash of the code that made it).
+        provenance: device, torch, date, commit, seeds, seconds, data, cells and library (hashes of the code that made
+            it; an older record has no library and is judged by its cells).
         complete: whether every run of the grid is there.
         stale: whether the code that made it has changed since.
     """
@@ -62,8 +59,8 @@ class Record:
             return f"{self.name}: no full-scale record yet; `make full` makes it"
         p, runs = self.provenance, "run" if len(self.rows) == 1 else "runs"
         text = (
-            f"{self.name}: {len(self.rows)} {runs} on {p['device']}, torch {p['torch']}, {p['date']}, "
-            f"commit {p['commit']}, {p['seconds']:.0f} s"
+            f"{self.name}: {len(self.rows)} {runs}{_seeds_in_words(p['seeds'])} on {p['device']}, torch {p['torch']}, "
+            f"{p['date']}, commit {p['commit']}, {p['seconds']:.0f} s"
         )
         if not self.complete:
             text += "; incomplete"
@@ -72,33 +69,28 @@ class Record:
         return text
 
 
-def _chapter_path(name: str) -> Path:
-    return ROOT / "book" / f"{name.partition('-')[0]}.ipynb"
+def _seeds_in_words(seeds: list[int]) -> str:
+    in_a_row = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    words = f"{seeds[0]} to {seeds[-1]}" if in_a_row else ", ".join(map(str, seeds))
+    return f" of seed{'s' if len(seeds) > 1 else ''} {words}" if seeds else ""
 
 
 def _record_path(name: str) -> Path:
     return ROOT / "data" / "records" / f"{name}.json"
 
 
-def full_cells(notebook: Path) -> list[str]:
-    """Sources of the code cells of a notebook that are tagged `full`, in order."""
-    cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
-    return [
-        "".join(cell["source"])
-        for cell in cells
-        if cell["cell_type"] == "code" and TAG in cell["metadata"].get("tags", ())
-    ]
+def _full_cells(notebook: Path) -> list[str]:
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if "full" in cell["metadata"].get("tags", ())]
 
 
-def cells_hash(sources: Sequence[str]) -> str:
-    """sha256 over cell sources, blind to trailing white space."""
-    lines = [line.rstrip() for source in sources for line in source.rstrip().splitlines()]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _current_hash(name: str) -> str | None:
-    path = _chapter_path(name)
-    return cells_hash(full_cells(path)) if path.is_file() else None
+def _code(name: str) -> dict[str, str]:
+    """Hashes of the cells that make a record, and of what they use of lrlib; none without the chapter."""
+    chapter = ROOT / "book" / f"{name.partition('-')[0]}.ipynb"
+    if not chapter.is_file():
+        return {}
+    source = "\n".join(cell.rstrip() for cell in _full_cells(chapter))
+    return {"cells": source_hash(source), "library": library_hash(source, ROOT)}
 
 
 def load_record(name: str) -> Record:
@@ -119,10 +111,9 @@ def load_record(name: str) -> Record:
         return Record(name, [])
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        provenance = stored["provenance"]
-        return Record(
-            name, stored["rows"], provenance, stored["complete"], stale=provenance["cells"] != _current_hash(name)
-        )
+        rows, provenance, complete = stored["rows"], stored["provenance"], stored["complete"]
+        stale = any(provenance.get(part, value) != value for part, value in _code(name).items())
+        return Record(name, rows, provenance, complete, stale)
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: is not a record ({error!r}); delete it or restore it") from error
 
@@ -131,12 +122,15 @@ def measure(name: str, grid: Sequence[Mapping], run: Callable[..., Mapping], dat
     """One row per point of a grid: the point and what `run` measured there.
 
     At tour scale the runs are made and returned. At full scale the record `name` is written after every run, and
-    runs that are already there, made by the same code, are not made again.
+    runs that are already there, made by the same code, are not made again. Inside ``joblib.parallel_config(...)`` the
+    runs go to its workers, processes (``n_jobs=4``) or a cluster (``backend="dask"``); what a killed one was doing is
+    done again.
 
     Args:
         name: of the record, ``<chapter>`` or ``<chapter>-<part>``.
         grid: the settings of each run, of JSON types, for example ``{"schedule": "cosine", "seed": 3}``.
-        run: called as ``run(**point)``, returns numbers, strings, arrays or lists of them by name.
+        run: called as ``run(**point)``, returns numbers, strings, arrays or lists of them by name; a `seed` or a list
+            of `seeds` among them is noted in the provenance, as one of the point is.
         data: the data sets used; their names and checksums go into the provenance.
 
     Raises:
@@ -146,52 +140,55 @@ def measure(name: str, grid: Sequence[Mapping], run: Callable[..., Mapping], dat
         >>> measure("demo", [{"seed": 0}, {"seed": 1}], lambda seed: {"double": 2 * seed})
         [{'seed': 0, 'double': 0}, {'seed': 1, 'double': 2}]
     """
-    points = [_plain(dict(point)) for point in grid]
-    keys = [json.dumps(point, sort_keys=True) for point in points]
+    points = [_plain(point) for point in grid]
+    keys = [_key(point) for point in points]
     if not points or len(set(keys)) < len(keys):
         raise ValueError(f"grid: has {len(keys)} points, {len(set(keys))} of them different; must be >= 1, no twice")
+    one_run = functools.partial(_one_run, run, runtime.scale_name())
     if runtime.scale_name() == "tour":
-        return [point | _plain(dict(run(**point))) for point in points]
+        return [row for row, _, _ in spread(one_run, points)]
 
     old = load_record(name)
-    fresh = bool(old) and not old.stale and "LRLIB_FORCE" not in os.environ
-    done = {json.dumps({k: row[k] for k in points[0]}, sort_keys=True): row for row in old.rows} if fresh else {}
-    seconds = old.provenance["seconds"] if fresh else 0.0
-    provenance = {
-        "device": runtime.device_label(runtime.device()),
-        "torch": torch.__version__.partition("+")[0],
-        "date": datetime.date.today().isoformat(),
-        "commit": _commit(),
-        "seeds": sorted({seed for point in points for seed in (*point.get("seeds", ()), point.get("seed"))} - {None}),
-        "data": {dataset.name: dataset.sha256 for dataset in data},
-        "cells": _current_hash(name),
-    }
-    for count, (key, point) in enumerate(zip(keys, points, strict=True), 1):
-        if key in done:
-            continue
-        started = time.perf_counter()
-        done[key] = point | _plain(dict(run(**point)))
-        seconds += time.perf_counter() - started
+    if old.stale or FORCE in os.environ:
+        old = Record(name, [])
+    done = {_key({k: row[k] for k in points[0]}): row for row in old.rows}
+    devices = set(old.provenance["device"].split(", ")) if old else set()
+    seconds = old.provenance.get("seconds", 0.0)
+    origin = versions(ROOT) | {"data": {dataset.name: dataset.sha256 for dataset in data}} | _code(name)
+    missing = {key: point for key, point in zip(keys, points, strict=True) if key not in done}
+    for key, (row, took, device) in zip(missing, spread(one_run, list(missing.values())), strict=True):
+        done[key], seconds = row, seconds + took
+        devices.add(device)
         rows = [done[k] for k in keys if k in done]
-        _write(name, rows, provenance | {"seconds": round(seconds, 1)}, complete=len(rows) == len(keys))
-        print(f"{name}: {count}/{len(keys)} {key} ({seconds:.0f} s)", file=sys.stderr, flush=True)
+        so_far = {"device": ", ".join(sorted(devices)), "seeds": _seeds(rows), "seconds": round(seconds, 1)}
+        _write(name, rows, origin | so_far, complete=len(rows) == len(keys))
+        print(f"{name}: {len(rows)}/{len(keys)} {key} ({seconds:.0f} s)", file=sys.stderr, flush=True)
     return [done[key] for key in keys]
 
 
-def _plain(value):
-    """JSON types for numbers, arrays and containers of them; what is not finite becomes None."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
+def _one_run(run: Callable[..., Mapping], scale: str, point: dict) -> tuple[dict, float, str]:
+    """In whatever process: the point with what `run` measured there, the seconds that it took, and the device."""
+    os.environ["LRLIB_SCALE"] = scale
+    started = time.perf_counter()
+    row = point | _plain(run(**point))
+    return row, time.perf_counter() - started, device_name()
+
+
+_key = functools.partial(json.dumps, sort_keys=True)
+
+
+def _seeds(rows: Sequence[Mapping]) -> list[int]:
+    return sorted({seed for row in rows for seed in (*row.get("seeds", ()), row.get("seed"))} - {None})
+
+
+def _plain(values: Mapping) -> dict:
+    """With JSON types for numbers, arrays and containers of them; what is not finite becomes None."""
+    return json.loads(json.dumps(values, default=_as_list), parse_constant=lambda constant: None)
+
+
+def _as_list(value: object) -> object:
+    if hasattr(value, "tolist"):
+        return value.tolist()  # an array or a tensor
     raise TypeError(f"{value!r}: must be a number, a string, an array or a container of them to go into a record")
 
 
@@ -204,59 +201,37 @@ def _write(name: str, rows: list[dict], provenance: dict, complete: bool) -> Non
     partial.replace(path)
 
 
-def _commit() -> str:
-    """Short hash of the commit that is checked out, with a "+" when files differ from it; "unknown" without git."""
-
-    def git(*arguments):
-        answer = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True)
-        return answer.stdout.strip()
-
-    try:
-        return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", "lrlib", "book") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("LRLIB_COMMIT", "unknown")
-
-
-def record_names(sources: Sequence[str]) -> list[str]:
+def _record_names(sources: Sequence[str]) -> list[str]:
     """The names of the records that cells make: the first arguments of their calls of `measure`."""
-    names = []
-    for node in ast.walk(ast.parse("\n".join(sources))):
-        if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", None)) == "measure":
-            names.append(ast.literal_eval(node.args[0]))
-    return names
+    calls = (node for node in ast.walk(ast.parse("\n".join(sources))) if isinstance(node, ast.Call))
+    return [ast.literal_eval(call.args[0]) for call in calls if ast.unparse(call.func).endswith("measure")]
 
 
-def run_notebook(notebook: Path, force: bool = False) -> str:
+def run_notebook(notebook: Path) -> str:
     """Run a notebook's `full` cells in this process and say, in a line, what became of its records."""
-    sources = full_cells(notebook)
-    names = record_names(sources)
+    sources = _full_cells(notebook)
+    names = _record_names(sources)
     if not names:
         return f"{notebook.name}: makes no record"
-    records = [load_record(name) for name in names]
-    if not force and all(record.complete and not record.stale for record in records):
+    if FORCE not in os.environ and all(r.complete and not r.stale for r in map(load_record, names)):
         return f"{notebook.name}: up to date"
-    for record in records:
-        print(record.label, file=sys.stderr)
-    namespace = {"__name__": f"full scale of {notebook.name}"}
+    namespace: dict[str, object] = {"__name__": f"full scale of {notebook.name}"}
     for number, source in enumerate(sources):
         exec(compile(source, f"{notebook.name}, full cell {number}", "exec"), namespace)
     return "\n".join(load_record(name).label for name in names)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lrlib.records", description="Run notebooks at full scale.")
     parser.add_argument("notebooks", nargs="+", type=Path, help="book/CHAPTER.ipynb ...")
     parser.add_argument("--force", action="store_true", help="make finished records again")
-    options = parser.parse_args(arguments)
-    for notebook in options.notebooks:
-        if not notebook.is_file():
-            parser.error(f"{notebook}: no such file")
+    options = parser.parse_args()
     os.environ["LRLIB_SCALE"] = "full"
     os.environ.setdefault("MPLBACKEND", "agg")
     if options.force:
-        os.environ["LRLIB_FORCE"] = "1"
+        os.environ[FORCE] = "1"
     for notebook in options.notebooks:
-        print(run_notebook(notebook, options.force), flush=True)
+        print(run_notebook(notebook), flush=True)
 
 
 if __name__ == "__main__":

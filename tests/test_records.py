@@ -3,8 +3,10 @@
 import json
 from dataclasses import replace
 
+import joblib
 import numpy as np
 import pytest
+import torch
 
 import lrlib
 from lrlib import records
@@ -42,8 +44,8 @@ def write(root, source):
     (root / "book" / "demo.ipynb").write_text(json.dumps(cells))
 
 
-def run(root, **options):
-    return records.run_notebook(root / "book" / "demo.ipynb", **options)
+def run(root):
+    return records.run_notebook(root / "book" / "demo.ipynb")
 
 
 def test_a_missing_record_is_false_and_says_so(root):
@@ -57,9 +59,20 @@ def test_the_tagged_cells_alone_make_the_record_with_its_provenance(root):
     assert record.complete and not record.stale
     assert record.rows == [{"seed": s, "power": 2, "value": float(s * s)} for s in range(3)]
     assert record.provenance["seeds"] == [0, 1, 2]
-    assert {"device", "torch", "date", "commit", "seconds", "cells", "data"} <= set(record.provenance)
-    assert line == record.label and "3 runs on" in line
-    assert "demo: 1 run on" in replace(record, rows=record.rows[:1]).label
+    assert set(record.provenance) == {
+        "device", "torch", "date", "commit", "seeds", "seconds", "data", "cells", "library",
+    }  # fmt: skip
+    assert line == record.label and f"demo: 3 runs of seeds 0 to 2 on {record.provenance['device']}, torch" in line
+
+
+@pytest.mark.parametrize(
+    "seeds, words",
+    [([], "1 run on"), ([4], "1 run of seed 4 on"), ([0, 1], "of seeds 0, 1 on"), ([0, 2, 3], "of seeds 0, 2, 3 on")],
+)
+def test_the_label_names_the_seeds(root, seeds, words):
+    run(root)
+    record = lrlib.load_record("demo")
+    assert words in replace(record, rows=record.rows[:1], provenance=record.provenance | {"seeds": seeds}).label
 
 
 def test_a_finished_record_is_not_made_again_unless_forced(root, monkeypatch):
@@ -69,7 +82,7 @@ def test_a_finished_record_is_not_made_again_unless_forced(root, monkeypatch):
     assert run(root) == "demo.ipynb: up to date"
     assert path.stat().st_mtime_ns == before
     monkeypatch.setenv("LRLIB_FORCE", "1")
-    run(root, force=True)
+    run(root)
     assert path.stat().st_mtime_ns > before
 
 
@@ -99,6 +112,34 @@ def test_a_changed_cell_makes_the_record_stale_and_the_next_run_makes_it_again(r
     assert [row["value"] for row in lrlib.load_record("demo").rows] == [1.0, 2.0, 5.0]
 
 
+LIBRARY = {
+    "__init__": "from lrlib.models import net, other",
+    "models": "from lrlib import parts\n\n\ndef net():\n    return parts.width()\n\n\ndef other():\n    return 1",
+    "parts": "WIDTH = 3\n\n\ndef width():\n    return WIDTH",
+}
+
+
+def write_library(root, **changed):
+    (root / "lrlib").mkdir(exist_ok=True)
+    for name, text in (LIBRARY | changed).items():
+        (root / "lrlib" / f"{name}.py").write_text(text)
+
+
+def test_a_change_in_what_the_cells_use_of_lrlib_makes_the_record_stale(root):
+    write(root, CELL + "\nmake = lambda: lrlib.net()\n")
+    write_library(root)
+    run(root)
+    path = root / "data" / "records" / "demo.json"
+    old = json.loads(path.read_text())
+    write_library(root, models=LIBRARY["models"].replace("return 1", "return 2"))  # which no cell uses
+    assert not lrlib.load_record("demo").stale
+    write_library(root, parts=LIBRARY["parts"].replace("WIDTH = 3", "WIDTH = 4"))
+    assert lrlib.load_record("demo").stale
+    del old["provenance"]["library"]  # as in records made before it was noted
+    path.write_text(json.dumps(old))
+    assert not lrlib.load_record("demo").stale
+
+
 def test_trailing_white_space_does_not_make_a_record_stale(root):
     run(root)
     write(root, CELL.replace("CALLS = []\n", "CALLS = []   \n") + "\n\n")
@@ -107,8 +148,9 @@ def test_trailing_white_space_does_not_make_a_record_stale(root):
 
 def test_at_tour_scale_nothing_is_written(root, monkeypatch):
     monkeypatch.setenv("LRLIB_SCALE", "tour")
-    rows = lrlib.measure("demo", [{"seed": 1}], lambda seed: {"a": np.float32(0.5), "b": np.array([1, np.nan])})
-    assert rows == [{"seed": 1, "a": 0.5, "b": [1.0, None]}]
+    result = {"a": np.float32(0.5), "b": np.array([1, np.nan]), "c": {1: torch.tensor([-torch.inf])}, "d": (True, "x")}
+    rows = lrlib.measure("demo", [{"seed": 1}], lambda seed: result)
+    assert rows == [{"seed": 1, "a": 0.5, "b": [1.0, None], "c": {"1": [None]}, "d": [True, "x"]}]
     assert not (root / "data").exists()
 
 
@@ -131,8 +173,24 @@ def test_a_damaged_record_is_named(root):
         lrlib.load_record("demo")
 
 
-def test_seeds_of_runs_of_many_seeds_are_noted(monkeypatch, tmp_path):
-    monkeypatch.setattr(records, "ROOT", tmp_path)
-    monkeypatch.setenv("LRLIB_SCALE", "full")
-    lrlib.measure("many", [{"seeds": [0, 3]}, {"seeds": [3, 5], "seed": 7}], lambda seeds, seed=0: {"n": len(seeds)})
-    assert lrlib.load_record("many").provenance["seeds"] == [0, 3, 5, 7]
+def test_seeds_are_those_of_the_points_and_of_the_results(root):
+    grid = [{"seeds": [0, 3]}, {"seeds": [3, 5], "seed": 7}]
+    lrlib.measure("many", grid, lambda seeds, seed=8: {"n": len(seeds), "seed": seed})
+    assert lrlib.load_record("many").provenance["seeds"] == [0, 3, 5, 7, 8]
+
+
+def test_runs_on_workers_make_the_same_record_and_resume(root):
+    grid, fail = [{"seed": s} for s in range(6)], [4]
+
+    def work(seed):
+        if seed in fail:
+            raise KeyError(fail.pop())
+        return {"value": seed}
+
+    with joblib.parallel_config(backend="threading", n_jobs=2):
+        with pytest.raises(KeyError):
+            lrlib.measure("demo", grid, work)
+        before = lrlib.load_record("demo").rows
+        rows = lrlib.measure("demo", grid, work)
+    assert rows == lrlib.load_record("demo").rows == [{"seed": s, "value": s} for s in range(6)]
+    assert before == rows[: len(before)]

@@ -1,0 +1,130 @@
+"""Where a result comes from: the device, the versions, and hashes of the code that made it and of what that used."""
+
+import ast
+import datetime
+import functools
+import hashlib
+import os
+import platform
+import re
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+
+from lrlib import runtime
+
+__all__ = ["device_name", "versions", "source_hash", "library_hash"]
+
+
+@functools.cache
+def device_name() -> str:
+    """The name of the device that runs train on, such as "NVIDIA H200" or "Intel(R) Xeon(R) CPU @ 2.60GHz"."""
+    where = runtime.device()
+    if where.type != "cpu":
+        return torch.cuda.get_device_name(where) if where.type == "cuda" else where.type.upper()
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"^model name\s*: (.+)$", info.read_text() if info.is_file() else "", re.MULTILINE)
+    return model[1] if model else platform.processor() or "CPU"
+
+
+def versions(root: Path) -> dict[str, str]:
+    """The version of torch, the date, and the commit checked out in `root`.
+
+    The commit has a "+" where lrlib or the book differ from it; without git it is the variable `LRLIB_COMMIT`, or
+    "unknown".
+    """
+    git = functools.partial(subprocess.run, cwd=root, capture_output=True, text=True, check=True)
+    try:
+        commit = git(["git", "rev-parse", "--short=10", "HEAD"]).stdout.strip()
+        commit += "+" if git(["git", "status", "--porcelain", "lrlib", "book"]).stdout else ""
+    except (OSError, subprocess.CalledProcessError):
+        commit = os.environ.get("LRLIB_COMMIT", "unknown")
+    return {
+        "torch": torch.__version__.partition("+")[0],
+        "date": datetime.date.today().isoformat(),
+        "commit": commit,
+    }
+
+
+def source_hash(source: str) -> str:
+    """sha256 over lines of code, blind to white space at their ends."""
+    return hashlib.sha256("\n".join(line.rstrip() for line in source.splitlines()).encode()).hexdigest()
+
+
+def library_hash(source: str, root: Path) -> str:
+    """sha256 over all functions, classes and constants of lrlib that `source` reaches by name, directly or not.
+
+    Docstrings, comments, layout and the texts of errors do not count, nor does what is defined beside them and not
+    used, nor a module whose name begins with an underscore (it checks arguments, or helps another package to load).
+
+    Args:
+        source: code that imports lrlib.
+        root: the folder that holds `lrlib/`.
+    """
+    used: dict[str, object] = {}
+    waiting = list(_names([ast.parse(source)], _parse(source)[1]))
+    while waiting:
+        found = _split(root, waiting.pop())
+        if found is None or ".".join(found[:2]) in used:
+            continue
+        module, name, text = found
+        definitions, imports = _parse(text)
+        if name in definitions:
+            used[f"{module}.{name}"] = _essence(definitions[name])
+            waiting += _names(definitions[name], {own: f"{module}.{own}" for own in definitions} | imports)
+        elif name in imports:
+            waiting.append(imports[name])
+    return hashlib.sha256(repr(sorted(used.items())).encode()).hexdigest()
+
+
+@functools.cache
+def _parse(source: str) -> tuple[dict[str, list[ast.stmt]], dict[str, str]]:
+    """The statements that define each name of a module, and the full names of what it imports."""
+    tree = ast.parse(source)
+    definitions: dict[str, list[ast.stmt]] = defaultdict(list)
+    imports: dict[str, str] = {}
+    for statement in tree.body:
+        own = getattr(statement, "name", None)
+        stored = (n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+        for name in [own] if own else set(stored):
+            definitions[name].append(statement)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            imports |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            imports |= {alias.asname or alias.name: alias.name for alias in node.names}
+    return dict(definitions), imports
+
+
+def _names(nodes: Iterable[ast.AST], known: Mapping[str, str]) -> Iterator[str]:
+    """Names and attributes of names in code, in full where their first part is known, such as lrlib._check.integer."""
+    for node in (inner for outer in nodes for inner in ast.walk(outer)):
+        if isinstance(node, ast.Name | ast.Attribute):
+            first, dot, rest = ast.unparse(node).partition(".")
+            if first in known:
+                yield known[first] + dot + rest
+
+
+def _split(root: Path, name: str) -> tuple[str, str, str] | None:
+    """The module that a full name begins with, the name in it, and the module's text; None outside of lrlib."""
+    parts = name.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        path = root.joinpath(*parts[:end])
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if parts[0] == "lrlib" and not path.name.startswith("_") and file.is_file():
+                return ".".join(parts[:end]), parts[end], file.read_text(encoding="utf-8")
+    return None
+
+
+def _essence(node: object) -> object:
+    """Syntax without docstrings, positions, errors and empty fields, so that all versions of Python give the same."""
+    if isinstance(node, list):
+        return [_essence(n) for n in node if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
+    if isinstance(node, ast.Raise):
+        return "raise"
+    if isinstance(node, ast.AST):
+        return type(node).__name__, [(key, _essence(v)) for key, v in ast.iter_fields(node) if v not in (None, [])]
+    return node

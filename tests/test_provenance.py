@@ -1,0 +1,106 @@
+"""Where results come from: hashes that see what matters of the code and nothing else, and names of devices."""
+
+from pathlib import Path
+
+import pytest
+
+from lrlib import provenance
+
+CODE = """
+import lrlib
+from lrlib import tools
+from lrlib.shapes import Shape as S
+
+def run(x):
+    return lrlib.train(x) + tools.helper(S)
+"""
+PACKAGE = {
+    "__init__": "from lrlib.training import train, unused",
+    "training": """
+import math
+
+def train(x):
+    'What it does.'
+    from lrlib import late
+    if x < 0:
+        raise ValueError(f"x={x!r}: must be >= 0")
+    return _inner(late.value(), x)
+
+def _inner(a, b):
+    return a * b  # a comment
+
+def unused():
+    return 0
+""",
+    "late": "RATES = [1, 2]\nOTHER = 3\ndef value(): return RATES[0]",
+    "tools": "from lrlib import _check\ndef helper(s): return _check.fine(s)",
+    "_check": "def fine(s): return s",
+    "shapes": "class Shape:\n    def area(self):\n        return 1",
+}
+
+
+def digest(root, module="__init__", old="", new="", code=CODE):
+    (root / "lrlib").mkdir(exist_ok=True)
+    for name, text in PACKAGE.items():
+        assert name != module or old in text
+        (root / "lrlib" / f"{name}.py").write_text(text.replace(old, new) if name == module else text)
+    return provenance.library_hash(code, root)
+
+
+@pytest.mark.parametrize(
+    "module, old, new",
+    [
+        ("training", "a * b", "a + b"),
+        ("training", "x < 0", "x <= 0"),
+        ("late", "[1, 2]", "[1, 3]"),
+        ("late", "RATES[0]", "RATES[1]"),
+        ("tools", "_check.fine(s)", "s"),
+        ("shapes", "return 1", "return 2"),
+        ("__init__", "train, unused", "unused as train, unused"),
+    ],
+)
+def test_what_is_used_directly_or_through_others_counts(tmp_path, module, old, new):
+    assert digest(tmp_path) != digest(tmp_path, module, old, new)
+
+
+@pytest.mark.parametrize(
+    "module, old, new",
+    [
+        ("training", "return 0", "return 1"),
+        ("training", "'What it does.'", "'What it does, in other words.'"),
+        ("training", "a * b  # a comment", "(a\n        * b)"),
+        ("training", "must be >= 0", "must be at least 0"),
+        ("late", "OTHER = 3", "OTHER = 4"),
+        ("_check", "return s", "return s + 0"),
+        ("__init__", "import train", "import other, train"),
+    ],
+)
+def test_what_is_not_used_or_has_no_effect_does_not(tmp_path, module, old, new):
+    assert digest(tmp_path) == digest(tmp_path, module, old, new)
+
+
+def test_of_the_code_what_it_reaches_counts_and_not_how_it_is_written(tmp_path):
+    same = CODE.replace("from lrlib.shapes import Shape as S", "import lrlib.shapes").replace(
+        "S)", "lrlib.shapes.Shape)"
+    )
+    assert digest(tmp_path) == digest(tmp_path, code=same)
+    assert digest(tmp_path) != digest(tmp_path, code=CODE.replace("tools.helper(S)", "1"))
+
+
+def test_a_source_hash_is_blind_to_white_space_at_the_ends_of_lines():
+    assert provenance.source_hash("a = 1\nb = 2") == provenance.source_hash("a = 1  \nb = 2\n")
+    assert provenance.source_hash("a = 1") != provenance.source_hash("a =  1")
+
+
+def test_the_commit_is_that_of_the_folder_or_the_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.delenv("LRLIB_COMMIT", raising=False)
+    assert provenance.versions(tmp_path)["commit"] == "unknown"
+    monkeypatch.setenv("LRLIB_COMMIT", "abc")
+    assert provenance.versions(tmp_path)["commit"] == "abc"
+
+
+def test_a_cpu_is_called_by_its_name():
+    info = Path("/proc/cpuinfo")
+    known = info.read_text() if info.is_file() else ""
+    assert provenance.device_name() in known if "model name" in known else provenance.device_name()

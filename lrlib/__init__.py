@@ -37,7 +37,7 @@ from lrlib.ensembles import (
 )
 from lrlib.grid import GridResult, train_grid
 from lrlib.hillclimb import HillClimb
-from lrlib.images import ImageSchedule, image_schedule, scan_order
+from lrlib.images import ImageSchedule, image_schedule
 from lrlib.invariance import (
     ExponentialEquivalent,
     TaperedExponential,
@@ -59,7 +59,6 @@ from lrlib.landscape import (
     draw_path,
     draw_plane,
     draw_surface,
-    filter_normalised,
     loss_between,
     loss_line,
     loss_plane,

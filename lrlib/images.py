@@ -11,15 +11,17 @@ import os
 import warnings
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, UnidentifiedImageError
 
 from lrlib import _check
 from lrlib.schedules import Schedule
 
-__all__ = ["ImageSchedule", "image_schedule", "scan_order"]
+__all__ = ["ImageSchedule", "image_schedule"]
 
 MAX_PIXELS = 50_000_000  # of a picture before it is shrunk
 ORDERS = ("rows", "columns", "boustrophedon", "hilbert")
+WHITE = {np.dtype(bool): 1, np.dtype(np.uint8): 255, np.dtype(np.uint16): 65_535}
 
 
 class ImageSchedule(Schedule):
@@ -33,25 +35,20 @@ class ImageSchedule(Schedule):
 
     __slots__ = ("held_steps", "pixels", "size")
 
-    def __init__(self, pixels: np.ndarray, size: tuple[int, int], num_steps: int, base_lr: float, max_lr: float):
-        pixels.flags.writeable = False
+    def __init__(self, pixels: ArrayLike, size: tuple[int, int], num_steps: int, base_lr: float, max_lr: float):
+        values = np.array(pixels, dtype=np.float64)
+        values.flags.writeable = False
 
         def formula(t):
-            return base_lr + (max_lr - base_lr) * pixels[np.minimum(t, len(pixels) - 1).astype(int)]
+            return base_lr + (max_lr - base_lr) * values[np.minimum(t, len(values) - 1).astype(int)]
 
-        text = f"image_schedule({size[0]}x{size[1]}, num_steps={num_steps}, base_lr={base_lr:g}, max_lr={max_lr:g})"
-        super().__init__(formula, text, horizon=num_steps)
-        self.pixels, self.size, self.held_steps = pixels, size, max(0, num_steps - len(pixels))
+        call = ImageSchedule, tuple(values.tolist()), size, num_steps, base_lr, max_lr
+        super().__init__(formula, call, horizon=num_steps)
+        self.pixels, self.size, self.held_steps = values, size, max(0, num_steps - len(values))
 
 
 def image_schedule(
-    image,
-    num_steps: int,
-    base_lr: float = 1e-5,
-    max_lr: float = 1e-2,
-    *,
-    order: str = "rows",
-    grey: bool = False,
+    image, num_steps: int, base_lr: float = 1e-5, max_lr: float = 1e-2, *, order: str = "rows", grey: bool = False
 ) -> ImageSchedule:
     r"""The pixels of a picture as rates: :math:`\eta_t = \eta_{min} + (\eta_{max} - \eta_{min})\,p_t`.
 
@@ -63,7 +60,8 @@ def image_schedule(
         base_lr: the rate of a black pixel, >= 0.
         max_lr: the rate of a white pixel, >= `base_lr`.
         order: "rows"; "columns"; "boustrophedon", rows read to and fro; "hilbert", along a Hilbert curve through the
-            enclosing square (see :func:`scan_order`).
+            smallest enclosing square whose side is a power of two: what lies outside the picture is left out, so that
+            the curve jumps where the picture is no such square.
         grey: read one value a pixel, its luminance (ITU-R 601), with :math:`f = \sqrt{wh/T}`.
 
     Returns:
@@ -89,9 +87,7 @@ def image_schedule(
     """
     num_steps = _check.integer("num_steps", num_steps, 1)
     base_lr = _check.nonnegative("base_lr", base_lr)
-    max_lr = _check.nonnegative("max_lr", max_lr)
-    if max_lr < base_lr:
-        raise ValueError(f"max_lr={max_lr!r}: must be >= base_lr={base_lr!r}")
+    max_lr = _check.within("max_lr", max_lr, base_lr, np.finfo(np.float64).max)
     _check.choice("order", order, ORDERS)
     channels = _planes(image)
     if grey:
@@ -107,28 +103,12 @@ def image_schedule(
     if min(size) < 1:
         raise ValueError(f"image: {width} x {height} shrinks to nothing for num_steps={num_steps!r}; it is too narrow")
     values = np.stack([_as_unit(plane.resize(size)) for plane in channels], axis=-1)
-    rows, columns = scan_order(size, order)
-    return ImageSchedule(values[rows, columns].ravel(), size, num_steps, base_lr, max_lr)
+    return ImageSchedule(values[_scan_order(size, order)].ravel(), size, num_steps, base_lr, max_lr)
 
 
-def scan_order(size: tuple[int, int], order: str = "rows") -> tuple[np.ndarray, np.ndarray]:
-    """The rows and the columns of a picture's pixels in the order in which they are read.
-
-    Args:
-        size: width and height, >= 1.
-        order: as for :func:`image_schedule`. The Hilbert curve is that of the smallest enclosing square with a power of
-            two as its side; what lies outside the picture is left out, so that it jumps where the picture is no such
-            square.
-
-    Raises:
-        ValueError: a side is < 1 or the order is unknown.
-
-    Example:
-        >>> scan_order((2, 2), "boustrophedon")
-        (array([0, 0, 1, 1]), array([0, 1, 1, 0]))
-    """
-    width, height = (_check.integer(f"size[{k}]", side, 1) for k, side in enumerate(size))
-    _check.choice("order", order, ORDERS)
+def _scan_order(size: tuple[int, int], order: str) -> tuple[np.ndarray, np.ndarray]:
+    """The rows and the columns of a picture's pixels in the order in which they are read."""
+    width, height = size
     rows, columns = (grid.ravel() for grid in np.indices((height, width)))
     if order == "columns":
         key = columns * height + rows
@@ -209,14 +189,10 @@ def _planes_of_array(array: np.ndarray) -> list[Image.Image]:
         raise ValueError(f"image: is empty, of shape {array.shape}")
     if array.shape[0] * array.shape[1] > MAX_PIXELS:
         raise ValueError(f"image: has {array.shape[1]} x {array.shape[0]} pixels, must have at most {MAX_PIXELS:,}")
-    if array.dtype == bool:
-        values = array.astype(np.float32)
-    elif array.dtype == np.uint8:
-        if array.shape[2] < 4:
-            return [Image.fromarray(np.ascontiguousarray(array[..., k % array.shape[2]])) for k in range(3)]
-        values = array.astype(np.float32) / 255
-    elif array.dtype == np.uint16:
-        values = array.astype(np.float32) / 65_535
+    if array.dtype == np.uint8 and array.shape[2] < 4:
+        return [Image.fromarray(np.ascontiguousarray(array[..., k % array.shape[2]])) for k in range(3)]
+    if array.dtype in WHITE:
+        values = array.astype(np.float32) / WHITE[array.dtype]
     elif array.dtype.kind == "f":
         values = array.astype(np.float32)
         if not np.isfinite(values).all():

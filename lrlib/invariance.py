@@ -11,8 +11,9 @@ The functions that touch an optimizer act on its first parameter group: put the 
 other parameters keep their own rate and decay.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,21 +22,6 @@ from torch import nn
 
 from lrlib import _check
 from lrlib.schedules import Schedule
-
-__all__ = [
-    "ExponentialEquivalent",
-    "TaperedExponential",
-    "exponential_equivalent",
-    "tapered_exponential",
-    "equivalent_schedule",
-    "shift_momentum",
-    "rescale",
-    "radial_cosine",
-    "scaling_error",
-    "is_scale_invariant",
-    "normalised_weights",
-    "set_norm_eps",
-]
 
 Loss = Callable[[], torch.Tensor]
 
@@ -56,11 +42,10 @@ def _one_minus_alpha(lr: float, weight_decay: float, momentum: float) -> float:
     return 2 * product / (1 - momentum + product + math.sqrt(discriminant))
 
 
-def _momentum(value: float) -> float:
-    value = _check.within("momentum", value, 0.0, 1.0)
-    if value == 1:
-        raise ValueError(f"momentum={value!r}: must be in [0, 1)")
-    return value
+def _grown(lr, exponent: np.ndarray) -> np.ndarray:
+    """The rate times the exponential, infinite where float64 ends."""
+    with np.errstate(over="ignore"):
+        return lr * np.exp(exponent)
 
 
 @dataclass(frozen=True)
@@ -109,16 +94,12 @@ def exponential_equivalent(lr: float, weight_decay: float, momentum: float) -> E
     """
     lr = _check.positive("lr", lr)
     weight_decay = _check.nonnegative("weight_decay", weight_decay)
-    momentum = _momentum(momentum)
+    momentum = _check.below_one("momentum", momentum)
     d = _one_minus_alpha(lr, weight_decay, momentum)
     log_alpha = math.log1p(-d)
-
-    def formula(t):
-        with np.errstate(over="ignore"):
-            return lr * np.exp(-(2 * t + 1) * log_alpha)
-
-    text = f"exponential_equivalent({lr:g}, weight_decay={weight_decay:g}, momentum={momentum:g})"
-    return ExponentialEquivalent(1 - d, math.exp(-2 * log_alpha), Schedule(formula, text), -d / ((1 - d) * lr))
+    call = exponential_equivalent, lr, weight_decay, momentum
+    schedule = Schedule(lambda t: _grown(lr, -(2 * t + 1) * log_alpha), call)
+    return ExponentialEquivalent(1 - d, math.exp(-2 * log_alpha), schedule, -d / ((1 - d) * lr))
 
 
 @dataclass(frozen=True)
@@ -140,10 +121,10 @@ class TaperedExponential:
     initial_momentum: float
     corrections: tuple[float, ...]
 
-    def correct(self, updates_done: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def correct(self, run) -> None:
         """Correct the momentum at a milestone, else do nothing: a callback for :func:`lrlib.train`."""
-        if updates_done in self.milestones:
-            shift_momentum(optimizer, self.corrections[self.milestones.index(updates_done)])
+        if run.step in self.milestones:
+            shift_momentum(run.optimizer, self.corrections[self.milestones.index(run.step)])
 
 
 def tapered_exponential(
@@ -181,32 +162,27 @@ def tapered_exponential(
         True
     """
     lr = _check.positive("lr", lr)
-    milestones = tuple(_check.increasing("milestones", milestones, 1))
+    cuts = tuple(_check.increasing("milestones", milestones, 1))
     gamma = _check.positive("gamma", gamma)
     weight_decay = _check.nonnegative("weight_decay", weight_decay)
-    momentum = _momentum(momentum)
-    rates = lr * gamma ** np.arange(len(milestones) + 1.0)
+    momentum = _check.below_one("momentum", momentum)
+    rates = lr * gamma ** np.arange(len(cuts) + 1.0)
     d = np.array([_one_minus_alpha(float(rate), weight_decay, momentum) for rate in rates])
     log_alpha, k = np.log1p(-d), d / ((1 - d) * rates)
-    starts = np.array([0, *milestones], dtype=np.float64)
+    starts = np.array([0, *cuts], dtype=np.float64)
     log_scale = np.concatenate([[0.0], np.cumsum(np.diff(starts) * log_alpha[:-1])])
 
     def formula(t):
         phase = np.searchsorted(starts, t, side="right") - 1
-        with np.errstate(over="ignore"):
-            return rates[phase] * np.exp(-2 * log_scale[phase] - (2 * (t - starts[phase]) + 1) * log_alpha[phase])
+        return _grown(rates[phase], -2 * log_scale[phase] - (2 * (t - starts[phase]) + 1) * log_alpha[phase])
 
-    text = (
-        f"tapered_exponential({lr:g}, milestones={list(milestones)}, gamma={gamma:g}, "
-        f"weight_decay={weight_decay:g}, momentum={momentum:g})"
-    )
     return TaperedExponential(
-        milestones,
-        tuple((1 - d).tolist()),
-        tuple(np.exp(-2 * log_alpha).tolist()),
-        Schedule(formula, text),
-        -float(k[0]),
-        tuple(((k[:-1] - k[1:]) * np.exp(2 * log_scale[1:])).tolist()),
+        milestones=cuts,
+        alphas=tuple((1 - d).tolist()),
+        growths=tuple(np.exp(-2 * log_alpha).tolist()),
+        schedule=Schedule(formula, (tapered_exponential, lr, cuts, gamma, weight_decay, momentum)),
+        initial_momentum=-float(k[0]),
+        corrections=tuple(((k[:-1] - k[1:]) * np.exp(2 * log_scale[1:])).tolist()),
     )
 
 
@@ -239,7 +215,7 @@ def equivalent_schedule(schedule: Schedule, weight_decay: float, momentum: float
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule={schedule!r}: must be a Schedule")
     weight_decay = _check.nonnegative("weight_decay", weight_decay)
-    momentum = _momentum(momentum)
+    momentum = _check.below_one("momentum", momentum)
     total_steps = _check.integer("total_steps", total_steps, 1)
     rates = schedule(np.arange(total_steps))
     k, log_scale = 0.0, np.zeros(total_steps + 1)
@@ -252,13 +228,9 @@ def equivalent_schedule(schedule: Schedule, weight_decay: float, momentum: float
             )
         k = pull / (1 - rate * pull)
         log_scale[t + 1] = log_scale[t] + math.log1p(-rate * pull)
-    with np.errstate(over="ignore"):
-        table = rates * np.exp(-log_scale[:-1] - log_scale[1:])
-    return Schedule(
-        lambda t: table[np.minimum(t, total_steps - 1).astype(int)],
-        f"equivalent_schedule({schedule}, weight_decay={weight_decay:g}, momentum={momentum:g})",
-        horizon=total_steps,
-    )
+    table = Schedule.from_table(_grown(rates, -log_scale[:-1] - log_scale[1:]))
+    call = equivalent_schedule, schedule, weight_decay, momentum, total_steps
+    return Schedule(table.at, call, horizon=total_steps)
 
 
 def _first_group(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
@@ -329,10 +301,10 @@ def rescale(optimizer: torch.optim.SGD, factor: float) -> None:
 
 
 def _parameters(parameters: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-    parameters = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
-    if not parameters or not all(isinstance(p, torch.Tensor) and p.requires_grad for p in parameters):
+    tensors = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
+    if not tensors or not all(isinstance(p, torch.Tensor) and p.requires_grad for p in tensors):
         raise ValueError("parameters: must be one or more tensors that require a gradient")
-    return parameters
+    return tensors
 
 
 def _flat(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
@@ -343,18 +315,17 @@ def _gradient(loss: Loss, parameters: list[torch.Tensor]) -> torch.Tensor:
     return _flat(torch.autograd.grad(loss(), parameters))
 
 
-def _at_scale(parameters: list[torch.Tensor], factor: float, measure: Callable):
-    """What `measure` returns with the parameters multiplied by `factor`; they are restored exactly."""
+@contextlib.contextmanager
+def _scaled(parameters: list[torch.Tensor], factor: float) -> Iterator[None]:
+    """The parameters multiplied by `factor` inside the block; restored exactly after it."""
     saved = [p.detach().clone() for p in parameters]
     try:
-        with torch.no_grad():
-            for p in parameters:
-                p.mul_(factor)
-        return measure()
+        for p in parameters:
+            p.data.mul_(factor)
+        yield
     finally:
-        with torch.no_grad():
-            for p, value in zip(parameters, saved, strict=True):
-                p.copy_(value)
+        for p, value in zip(parameters, saved, strict=True):
+            p.data.copy_(value)
 
 
 def radial_cosine(loss: Loss, parameters: Iterable[torch.Tensor]) -> float:
@@ -376,8 +347,8 @@ def radial_cosine(loss: Loss, parameters: Iterable[torch.Tensor]) -> float:
         >>> round(radial_cosine(lambda: w[0] ** 2, w), 12)
         0.6
     """
-    parameters = _parameters(parameters)
-    g, theta = _gradient(loss, parameters), _flat(parameters)
+    tensors = _parameters(parameters)
+    g, theta = _gradient(loss, tensors), _flat(tensors)
     return (torch.dot(g, theta) / (g.norm() * theta.norm())).item()
 
 
@@ -399,9 +370,10 @@ def scaling_error(loss: Loss, parameters: Iterable[torch.Tensor], factor: float)
         >>> scaling_error(lambda: w[0] / w.norm(), w, 100.0) < 1e-14
         True
     """
-    parameters, factor = _parameters(parameters), _check.positive("factor", factor)
-    here = _gradient(loss, parameters)
-    there = _at_scale(parameters, factor, lambda: _gradient(loss, parameters))
+    tensors, factor = _parameters(parameters), _check.positive("factor", factor)
+    here = _gradient(loss, tensors)
+    with _scaled(tensors, factor):
+        there = _gradient(loss, tensors)
     return ((factor * there - here).norm() / here.norm()).item()
 
 
@@ -421,11 +393,12 @@ def is_scale_invariant(loss: Loss, parameters: Iterable[torch.Tensor], tolerance
         >>> is_scale_invariant(lambda: w[0] / w.norm(), w), is_scale_invariant(lambda: w[0], w)
         (True, False)
     """
-    parameters, tolerance = _parameters(parameters), _check.positive("tolerance", tolerance)
-    with torch.no_grad():
-        here = loss().item()
-        there = [_at_scale(parameters, factor, lambda: loss().item()) for factor in (0.1, 10.0)]
-    return all(abs(value - here) <= tolerance * abs(here) for value in there)
+    tensors, tolerance = _parameters(parameters), _check.positive("tolerance", tolerance)
+    values = []
+    for factor in (1.0, 0.1, 10.0):
+        with torch.no_grad(), _scaled(tensors, factor):
+            values.append(loss().item())
+    return all(abs(value - values[0]) <= tolerance * abs(values[0]) for value in values)
 
 
 def normalised_weights(model: nn.Module) -> list[nn.Parameter]:
@@ -447,7 +420,7 @@ def normalised_weights(model: nn.Module) -> list[nn.Parameter]:
     """
     layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
     heads = [m for m in layers if isinstance(m, nn.Linear)]
-    weights = [m.weight for m in layers if not heads or m is not heads[-1]]
+    weights: list = [m.weight for m in layers if m not in heads[-1:]]
     if not heads or not weights:
         raise ValueError(f"model={type(model).__name__}: must have a linear head and a layer before it")
     return weights
@@ -473,5 +446,5 @@ def set_norm_eps(model: nn.Module, eps: float) -> None:
     """
     eps = _check.positive("eps", eps)
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm):
+        if isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm | nn.RMSNorm):
             module.eps = eps

@@ -1,10 +1,13 @@
 """Pictures as schedules: the source's algorithm to the last bit, every kind of picture, and files that are none."""
 
+import copy
+import pickle
 import struct
 import warnings
 import zlib
 from pathlib import Path
 
+import draw_pictures
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import lrlib
-from lrlib import image_schedule, pictures, scan_order
+from lrlib import image_schedule, pictures
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -86,17 +89,42 @@ def test_every_kind_of_picture_is_converted_as_one_would_expect(tmp_path):
     assert np.array_equal(image_schedule(deep > 30_000, 72, grey=True).pixels, (deep > 30_000).ravel())
 
 
+def scanned(size, order):
+    """The rows and columns of the pixels in the order in which they are read: the picture numbers its pixels."""
+    numbers = np.arange(size[0] * size[1], dtype=np.uint16).reshape(size[1], size[0])
+    read = image_schedule(numbers, numbers.size, order=order, grey=True).pixels * 65_535
+    return np.divmod(read.round().astype(int), size[0])
+
+
+def test_the_orders_of_a_small_picture():
+    ways = {"rows": [0, 1, 2, 3], "columns": [0, 2, 1, 3], "boustrophedon": [0, 1, 3, 2], "hilbert": [0, 2, 3, 1]}
+    for order, expected in ways.items():
+        rows, columns = scanned((2, 2), order)
+        assert (2 * rows + columns).tolist() == expected, order
+
+
 @pytest.mark.parametrize("order", ["rows", "columns", "boustrophedon", "hilbert"])
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (5, 7), (16, 3)])
 def test_every_order_reads_each_pixel_once(order, size):
-    rows, columns = scan_order(size, order)
+    rows, columns = scanned(size, order)
     assert sorted(zip(rows, columns, strict=True)) == sorted(np.ndindex(size[1], size[0]))
 
 
 @pytest.mark.parametrize(("order", "size"), [("boustrophedon", (5, 7)), ("hilbert", (8, 8)), ("hilbert", (32, 32))])
 def test_neighbours_follow_each_other(order, size):
-    rows, columns = scan_order(size, order)
+    rows, columns = scanned(size, order)
     assert (np.abs(np.diff(rows)) + np.abs(np.diff(columns)) == 1).all()
+
+
+def test_it_pickles_copies_and_compares():
+    picture = pictures.drawn("puppy")
+    schedule = image_schedule(picture, 900)
+    for other in (image_schedule(picture, 900), pickle.loads(pickle.dumps(schedule)), copy.deepcopy(schedule)):
+        assert other == schedule and hash(other) == hash(schedule) and repr(other) == repr(schedule)
+        assert other.size == schedule.size and np.array_equal(other.pixels, schedule.pixels)
+        assert np.array_equal(other(range(900)), schedule(range(900)))
+    others = [image_schedule(pictures.drawn("noise"), 900), image_schedule(picture, 900, max_lr=0.01 + 1e-15)]
+    assert schedule not in others and len({repr(schedule), *map(repr, others)}) == 3
 
 
 def test_columns_are_the_rows_of_the_transposed_picture():
@@ -187,11 +215,14 @@ def test_a_picture_trains(tmp_path):
     assert np.array_equal(history.lr, schedule(np.arange(30)))
 
 
-@pytest.mark.parametrize("name", list(pictures.DRAWN))
-def test_the_stored_pictures_are_those_that_the_code_draws(name):
-    with Image.open(ROOT / "data" / "images" / f"{name}.png") as stored:
-        difference = np.asarray(stored.convert("RGB"), dtype=int) - np.asarray(pictures.drawn(name), dtype=int)
+@pytest.mark.parametrize("draw", draw_pictures.PICTURES, ids=lambda draw: draw.__name__)
+def test_the_stored_pictures_are_those_that_the_code_draws(draw):
+    difference = np.asarray(pictures.drawn(draw.__name__), dtype=int) - np.asarray(draw(), dtype=int)
     assert np.abs(difference).max() <= 2
+
+
+def test_each_picture_is_drawn():
+    assert tuple(draw.__name__ for draw in draw_pictures.PICTURES) == pictures.DRAWN
 
 
 def test_power_noise_has_the_power_law_that_it_is_asked_for():

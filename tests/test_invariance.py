@@ -1,6 +1,9 @@
 """Scale invariance: the lemma on real networks, and weight decay turned into a growing rate, equal in float64."""
 
+import copy
 import math
+import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -128,7 +131,7 @@ def directions(schedule, weight_decay, momentum, steps, initial=0.0, correct=Non
         optimizer.step()
         scheduler.step()
         if correct:
-            correct(t + 1, None, optimizer)
+            correct(SimpleNamespace(step=t + 1, optimizer=optimizer))
         path.append((theta / theta.norm()).detach().numpy().copy())
     return np.array(path)
 
@@ -182,6 +185,19 @@ def test_under_a_constant_rate_the_equivalent_schedule_becomes_exponential():
     growth = exponential_equivalent(0.1, 5e-4, 0.9).growth
     assert table[-1] / table[-2] == pytest.approx(growth, rel=1e-12)
     assert table[1] / table[0] < 1 + 0.2 * (growth - 1)
+
+
+@pytest.mark.parametrize("make", [
+    lambda lr: exponential_equivalent(lr, 5e-4, 0.9).schedule,
+    lambda lr: tapered_exponential(lr, [10, 20], 0.1, 5e-4, 0.9).schedule,
+    lambda lr: equivalent_schedule(lrlib.cosine(lr, 30), 5e-4, 0.9, 30),
+])  # fmt: skip
+def test_the_schedules_pickle_copy_and_compare(make):
+    schedule = make(0.1)
+    for other in (make(0.1), pickle.loads(pickle.dumps(schedule)), copy.deepcopy(schedule)):
+        assert other == schedule and hash(other) == hash(schedule) and repr(other) == repr(schedule)
+        np.testing.assert_array_equal(other(range(40)), schedule(range(40)))
+    assert make(0.1 + 1e-16) != schedule and repr(make(0.1 + 1e-16)) != repr(schedule)
 
 
 def test_growth_of_the_source():
@@ -336,6 +352,12 @@ def test_bad_parameters_are_refused():
             radial_cosine(lambda: torch.ones(()), parameters)
     with pytest.raises(ValueError, match="factor"):
         scaling_error(lambda: torch.ones(()), torch.ones(1, requires_grad=True), 0.0)
+
+
+def test_eps_of_every_kind_of_norm_is_set():
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.InstanceNorm1d(4), nn.GroupNorm(2, 4), nn.LayerNorm(4), nn.RMSNorm(4))
+    set_norm_eps(model, 1e-300)
+    assert [norm.eps for norm in model] == [1e-300] * 5
 
 
 def test_the_head_is_not_a_normalised_weight():

@@ -1,32 +1,20 @@
 """The claims of the sources, and verdicts that chapters settle them with.
 
 A cell that ends in ``claims.settle(...)`` leaves its verdict in the notebook twice: as a card for the reader, and as
-data under the type `MIME`, from which the ledger is read.
+data, from which the ledger is read.
 """
 
 import html
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lrlib import _check
 
-__all__ = [
-    "CLAIMS",
-    "MIME",
-    "SOURCES",
-    "VERDICTS",
-    "Claim",
-    "Ledger",
-    "LedgerTable",
-    "Settled",
-    "Verdict",
-    "settle",
-    "verdicts_in",
-]
+__all__ = ["CLAIMS", "SOURCES", "VERDICTS", "Claim", "Ledger", "Settled", "Verdict", "settle"]
 
-MIME = "application/vnd.lrlib.verdict+json"
+_MIME = "application/vnd.lrlib.verdict+json"
 VERDICTS = ("holds", "corrected", "does not hold")
 
 SOURCES = {
@@ -122,7 +110,7 @@ class Verdict:
     def __repr__(self) -> str:
         return f"{self.claim} {self.verdict}: {self.evidence}"
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, object]:
         claim = CLAIMS[self.claim]
         card = (
             f'<div class="claim {self.verdict.replace(" ", "-")}" id="claim-{self.claim}">'
@@ -131,7 +119,7 @@ class Verdict:
             f'<p class="claim-verdict"><strong>{self.verdict.capitalize()}.</strong> {html.escape(self.evidence)}</p>'
             "</div>"
         )
-        return {"text/plain": repr(self), "text/html": card, MIME: asdict(self)}
+        return {"text/plain": repr(self), "text/html": card, _MIME: asdict(self)}
 
 
 def settle(claim: str, verdict: str, evidence: str) -> Verdict:
@@ -156,18 +144,6 @@ def settle(claim: str, verdict: str, evidence: str) -> Verdict:
     return Verdict(claim, verdict, evidence)
 
 
-def verdicts_in(notebook: Path) -> Iterator[tuple[str, Verdict]]:
-    """The verdicts stored in a notebook's outputs, each with the id of its cell.
-
-    Args:
-        notebook: path of an .ipynb file.
-    """
-    for cell in json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]:
-        for output in cell.get("outputs", ()):
-            if MIME in output.get("data", {}):
-                yield cell["id"], Verdict(**output["data"][MIME])
-
-
 @dataclass(frozen=True)
 class Settled:
     """A verdict and where it was reached: the chapter's name and the id of the cell."""
@@ -180,15 +156,20 @@ class Settled:
 class Ledger:
     """The verdicts of all chapters, by claim.
 
+    Args:
+        notebooks: paths of .ipynb files with stored outputs.
+
     Attributes:
         settled: for each claim of :data:`CLAIMS` the places that settle it; an empty list for an open claim.
     """
 
     def __init__(self, notebooks: Iterable[Path]):
         self.settled: dict[str, list[Settled]] = {claim: [] for claim in CLAIMS}
-        for path in sorted(Path(notebook) for notebook in notebooks):
-            for cell, verdict in verdicts_in(path):
-                self.settled[verdict.claim].append(Settled(path.stem, cell, verdict))
+        for path in sorted(notebooks):
+            for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+                for output in cell.get("outputs", ()):
+                    if stored := output.get("data", {}).get(_MIME):
+                        self.settled[stored["claim"]].append(Settled(path.stem, cell["id"], Verdict(**stored)))
 
     @property
     def open(self) -> list[str]:
@@ -204,37 +185,34 @@ class Ledger:
         """The verdict on a claim, or "open"."""
         return self.settled[claim][0].verdict.verdict if self.settled[claim] else "open"
 
-    def table(self, claims: Iterable[str]) -> "LedgerTable":
+    def table(self, claims: Iterable[str]) -> "_LedgerTable":
         """Claims, verdicts, evidence and links, to be the last expression of a cell."""
-        return LedgerTable(self, list(claims))
+        return _LedgerTable(self, tuple(claims))
 
 
-class LedgerTable:
+@dataclass(frozen=True, repr=False)
+class _LedgerTable:
     """Some claims of a :class:`Ledger`, as a table in HTML and as lines of text."""
 
-    def __init__(self, ledger: Ledger, claims: list[str]):
-        self.ledger, self.claims = ledger, claims
+    ledger: Ledger
+    claims: tuple[str, ...]
 
     def __repr__(self) -> str:
         return "\n".join(f"{claim:4} {self.ledger.verdict(claim)}" for claim in self.claims)
 
     def _repr_html_(self) -> str:
-        rows = []
-        for claim in self.claims:
-            verdict = self.ledger.verdict(claim)
-            places = self.ledger.settled[claim]
-            links = ", ".join(
-                f'<a href="{place.chapter}.html#claim-{claim}">{place.chapter.replace("_", " ")}</a>'
-                for place in places
-            )
-            evidence = "".join(f"<p>{html.escape(place.verdict.evidence)}</p>" for place in places)
-            statement = html.escape(CLAIMS[claim].statement)
-            rows.append(
-                f'<tr><th scope="row">{claim}</th><td><details><summary>{statement}</summary>'
-                f'{evidence}</details></td><td class="{verdict.replace(" ", "-")}">{verdict}</td><td>{links}</td></tr>'
-            )
-        head = "".join(
-            f'<th scope="col">{name}</th>'
-            for name in ("Claim", "In our words; open it for the evidence", "Verdict", "Where")
+        names = ("Claim", "In our words; open it for the evidence", "Verdict", "Where")
+        head = "".join(f'<th scope="col">{name}</th>' for name in names)
+        rows = "".join(map(self._row, self.claims))
+        return f'<table class="ledger"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+
+    def _row(self, claim: str) -> str:
+        verdict, places = self.ledger.verdict(claim), self.ledger.settled[claim]
+        chapters = [place.chapter for place in places]
+        links = ", ".join(f'<a href="{name}.html#claim-{claim}">{name.replace("_", " ")}</a>' for name in chapters)
+        evidence = "".join(f"<p>{html.escape(place.verdict.evidence)}</p>" for place in places)
+        return (
+            f'<tr><th scope="row">{claim}</th>'
+            f"<td><details><summary>{html.escape(CLAIMS[claim].statement)}</summary>{evidence}</details></td>"
+            f'<td class="{verdict.replace(" ", "-")}">{verdict}</td><td>{links}</td></tr>'
         )
-        return f'<table class="ledger"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'

@@ -1,18 +1,19 @@
 """One figure style for the whole book: colour-blind safe colours, varied dashes, labels on the lines."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
 
-__all__ = ["COLORS", "DASHES", "use_style", "label_lines", "band", "dot_intervals"]
+__all__ = ["COLORS", "DASHES", "label_lines", "band", "dot_intervals"]
 
 # Okabe and Ito's palette, in an order in which neighbours differ in lightness too; yellow is left out on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1)), (0, (8, 2)), (0, (2, 2)))
 
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "figure.figsize": (7.2, 3.6),
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,
@@ -38,45 +39,35 @@ _STYLE = {
 
 def use_style() -> None:
     """Make the book's style matplotlib's default for this process."""
-    plt.rcdefaults()
-    plt.rcParams.update(_STYLE)
+    plt.style.use(["default", _STYLE])
 
 
-def label_lines(ax: plt.Axes, labels: Mapping | None = None, pad: float = 4.0) -> None:
+def label_lines(ax: plt.Axes) -> None:
     """Write each line's label beside its last point, in its colour, moved apart where they would overlap.
 
     Args:
         ax: axes whose labelled lines are to be named; it gets no legend.
-        labels: optional replacements, from a line's label to the text to write.
-        pad: distance from the line's end, in points.
     """
-    fig = ax.figure
-    fig.canvas.draw()
-    lines = [line for line in ax.get_lines() if not line.get_label().startswith("_") and len(line.get_xdata())]
-    height = 1.25 * plt.rcParams["font.size"] * fig.dpi / 72
+    dpi = ax.figure.dpi
+    ax.figure.canvas.draw()
     ends = []
-    for line in lines:
-        x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
-        last = np.flatnonzero(np.isfinite(x) & np.isfinite(y))[-1]
-        ends.append((ax.transData.transform((x[last], y[last])), (x[last], y[last]), line))
-    ends.sort(key=lambda end: end[0][1])
-    lowest, highest = ax.bbox.y0, ax.bbox.y1
-    position = [min(max(end[0][1], lowest), highest) for end in ends]
-    for k in range(1, len(position)):
-        position[k] = max(position[k], position[k - 1] + height)
-    overflow = position[-1] - highest if position else 0.0
-    if overflow > 0:
-        position[-1] -= overflow
-        for k in range(len(position) - 2, -1, -1):
-            position[k] = min(position[k], position[k + 1] - height)
-    for (pixel, point, line), y in zip(ends, position, strict=True):
-        label = line.get_label()
+    for line in ax.get_lines():
+        points, label = np.column_stack(line.get_data()).astype(float), str(line.get_label())
+        if len(points) and not label.startswith("_"):
+            point = points[np.isfinite(points).all(axis=1)][-1]
+            ends.append((ax.transData.transform(point)[1], point, label, line.get_color()))
+    ends.sort(key=lambda end: end[0])
+    heights = np.array([height for height, *_ in ends])
+    least = np.arange(len(ends)) * 1.25 * plt.rcParams["font.size"] * dpi / 72  # from the lowest label to each
+    moved = np.maximum.accumulate(heights.clip(ax.bbox.y0, ax.bbox.y1) - least)
+    moved = np.minimum(moved, ax.bbox.y1 - least.max(initial=0.0)) + least
+    for (height, point, label, color), y in zip(ends, moved, strict=True):
         ax.annotate(
-            label if labels is None else labels.get(label, label),
+            label,
             xy=point,
-            xytext=(pad, (y - pixel[1]) * 72 / fig.dpi),
+            xytext=(4, (y - height) * 72 / dpi),
             textcoords="offset points",
-            color=line.get_color(),
+            color=color,
             va="center",
             fontsize=9.5,
             annotation_clip=False,
@@ -92,6 +83,9 @@ def band(ax: plt.Axes, x: Sequence[float], runs: np.ndarray, label: str, **line)
         runs: shape (runs, points), at least 2 runs.
         label: name of the line.
         line: further arguments of `Axes.plot`.
+
+    Raises:
+        ValueError: fewer than 2 runs.
     """
     runs = np.asarray(runs, dtype=float)
     if runs.ndim != 2 or len(runs) < 2:
@@ -106,12 +100,16 @@ def dot_intervals(ax: plt.Axes, values: Mapping[str, Sequence[float]], unit: str
 
     Args:
         ax: axes to draw into.
-        values: from a treatment's name to one finite value per seed; drawn from top to bottom.
+        values: from a treatment's name to one finite value per seed, at least 2; drawn from top to bottom.
         unit: label of the value axis.
+
+    Raises:
+        ValueError: a treatment has fewer than 2 seeds.
     """
-    for row, seeds in enumerate(values.values()):
-        seeds = np.asarray(seeds, dtype=float)
-        color = COLORS[row % len(COLORS)]
+    for row, (name, runs) in enumerate(values.items()):
+        seeds, color = np.asarray(runs, dtype=float), COLORS[row % len(COLORS)]
+        if seeds.ndim != 1 or len(seeds) < 2:
+            raise ValueError(f"values[{name!r}]: has shape {seeds.shape}, must be one value per seed, at least 2 seeds")
         ax.plot(seeds, np.full(len(seeds), row), "o", ms=4, alpha=0.3, color=color, linestyle="none")
         ax.errorbar(seeds.mean(), row, xerr=seeds.std(ddof=1), fmt="o", ms=7, color=color, capsize=3, linestyle="none")
     ax.set_yticks(range(len(values)), list(values))

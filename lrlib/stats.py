@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats as scipy_stats
+from scipy import stats
 
 from lrlib import _check
 
 __all__ = ["Summary", "Interval", "summary", "paired", "correlation"]
+
+RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,20 @@ class Interval:
     __str__ = __repr__ = lambda self: format(self, "")
 
 
-def _values(name: str, values) -> np.ndarray:
+def _values(name: str, values: Sequence[float], minimum: int = 2) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or len(array) < 2:
-        raise ValueError(f"{name}: has shape {array.shape}, must be one-dimensional with at least 2 values")
+    if array.ndim != 1 or len(array) < minimum:
+        raise ValueError(f"{name}: has shape {array.shape}, must be one-dimensional with at least {minimum} values")
     if not np.isfinite(array).all():
         raise ValueError(f"{name}={array}: must be finite; count diverged runs apart")
     return array
+
+
+def _pairs(a: Sequence[float], b: Sequence[float], minimum: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    first, second = _values("a", a, minimum), _values("b", b, minimum)
+    if len(first) != len(second):
+        raise ValueError(f"b: has {len(second)} values, must have as many as a, {len(first)}")
+    return first, second
 
 
 def summary(values: Sequence[float]) -> Summary:
@@ -96,41 +105,37 @@ def paired(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> 
         >>> paired([0.91, 0.93, 0.92, 0.95], [0.90, 0.91, 0.91, 0.93])
         +0.015 [+0.00581, +0.0242] (95%, n = 4)
     """
-    a, b = _values("a", a), _values("b", b)
-    if len(a) != len(b):
-        raise ValueError(f"b: has {len(b)} values, must have as many as a, {len(a)}")
-    confidence = _check.within("confidence", confidence, 0.0, 1.0)
-    if confidence in (0.0, 1.0):
-        raise ValueError(f"confidence={confidence!r}: must be strictly between 0 and 1")
-    difference = a - b
-    half = scipy_stats.t.ppf((1 + confidence) / 2, len(a) - 1) * difference.std(ddof=1) / np.sqrt(len(a))
-    mean = float(difference.mean())
-    return Interval(mean, mean - float(half), mean + float(half), len(a), confidence)
+    confidence = _check.positive("confidence", _check.below_one("confidence", confidence))
+    difference = np.subtract(*_pairs(a, b))
+    mean, half = difference.mean(), stats.t.ppf((1 + confidence) / 2, len(difference) - 1) * stats.sem(difference)
+    return Interval(float(mean), float(mean - half), float(mean + half), len(difference), confidence)
 
 
 def correlation(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Interval:
     """Spearman's rank correlation with a bootstrap interval (2,000 resamples of pairs, fixed seed).
+
+    Resamples in which one side is constant have no correlation and are left out.
 
     Args:
         a, b: equally many finite numbers, at least 3.
         confidence: strictly between 0 and 1.
 
     Raises:
-        ValueError: lengths differ, fewer than 3 values, or one is not finite.
+        ValueError: lengths differ, fewer than 3 values, one is not finite, all values of one side are equal, or
+            `confidence` out of range.
 
     Example:
         >>> correlation([1, 2, 3, 4, 5], [1, 3, 2, 4, 5]).estimate
         0.9
     """
-    a, b = _values("a", a), _values("b", b)
-    if len(a) != len(b) or len(a) < 3:
-        raise ValueError(f"b: has {len(b)} values, must have as many as a, {len(a)}, and at least 3")
-    rho = float(scipy_stats.spearmanr(a, b).statistic)
-    rng = np.random.default_rng(0)
-    samples = []
-    while len(samples) < 2000:
-        rows = rng.integers(len(a), size=len(a))
-        if np.ptp(a[rows]) > 0 and np.ptp(b[rows]) > 0:
-            samples.append(scipy_stats.spearmanr(a[rows], b[rows]).statistic)
-    low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(round(rho, 12), float(low), float(high), len(a), confidence)
+    confidence = _check.positive("confidence", _check.below_one("confidence", confidence))
+    first, second = _pairs(a, b, minimum=3)
+    for name, values in (("a", first), ("b", second)):
+        if np.ptp(values) == 0:
+            raise ValueError(f"{name}={values}: must have values that differ, as a constant is correlated with nothing")
+    rows = np.random.default_rng(0).integers(len(first), size=(RESAMPLES, len(first)))
+    rows = rows[(np.ptp(first[rows], axis=1) > 0) & (np.ptp(second[rows], axis=1) > 0)]
+    x, y = (stats.zscore(stats.rankdata(values[rows], axis=1), axis=1) for values in (first, second))
+    low, high = np.quantile((x * y).mean(axis=1).clip(-1, 1), [(1 - confidence) / 2, (1 + confidence) / 2])
+    rho = float(stats.spearmanr(first, second).statistic)
+    return Interval(round(rho, 12), float(low), float(high), len(first), confidence)

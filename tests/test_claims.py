@@ -14,14 +14,21 @@ def test_every_claim_of_the_five_sources_is_there():
     assert len({claim.statement for claim in claims.CLAIMS.values()}) == len(claims.CLAIMS)
 
 
+def stored(path, *verdicts):
+    cells = [
+        {"id": f"cell-{k}", "cell_type": "code", "outputs": [{"data": verdict._repr_mimebundle_()}]}
+        for k, verdict in enumerate(verdicts)
+    ]
+    path.write_text(json.dumps({"cells": [{"id": "a", "cell_type": "markdown"}, *cells]}))
+    return path
+
+
 def test_a_verdict_is_read_back_from_the_notebook_it_was_stored_in(tmp_path):
     verdict = claims.settle("J1", "holds", "Divergence begins at 2/h < 0.2.")
-    bundle = verdict._repr_mimebundle_()
-    assert "&lt; 0.2" in bundle["text/html"] and 'class="claim holds"' in bundle["text/html"]
-    cells = [{"id": "a", "cell_type": "markdown"}, {"id": "b", "cell_type": "code", "outputs": [{"data": bundle}]}]
-    path = tmp_path / "chapter.ipynb"
-    path.write_text(json.dumps({"cells": cells}))
-    assert list(claims.verdicts_in(path)) == [("b", verdict)]
+    page = verdict._repr_mimebundle_()["text/html"]
+    assert "&lt; 0.2" in page and 'class="claim holds"' in page
+    ledger = claims.Ledger([stored(tmp_path / "chapter.ipynb", verdict)])
+    assert ledger.settled["J1"] == [claims.Settled("chapter", "cell-0", verdict)]
 
 
 @pytest.mark.parametrize(
@@ -31,15 +38,6 @@ def test_a_verdict_is_read_back_from_the_notebook_it_was_stored_in(tmp_path):
 def test_a_bad_verdict_is_refused(arguments, named):
     with pytest.raises(ValueError, match=named):
         claims.settle(*arguments)
-
-
-def stored(path, *verdicts):
-    cells = [
-        {"id": f"cell-{k}", "cell_type": "code", "outputs": [{"data": verdict._repr_mimebundle_()}]}
-        for k, verdict in enumerate(verdicts)
-    ]
-    path.write_text(json.dumps({"cells": cells}))
-    return path
 
 
 def test_the_ledger_finds_open_and_disputed_claims_and_links_the_rest(tmp_path):

@@ -20,12 +20,28 @@ def test_labels_stand_at_the_line_ends_in_their_colours_and_apart(ax):
     for k in range(6):
         ax.plot([0, 1], [0, 0.001 * k], label=f"line {k}")
     ax.plot([0, 1], [1, 1])
-    plotting.label_lines(ax, {"line 0": "first"})
-    assert [text.get_text() for text in ax.texts] == ["first", *(f"line {k}" for k in range(1, 6))]
+    lrlib.label_lines(ax)
+    assert [text.get_text() for text in ax.texts] == [f"line {k}" for k in range(6)]
     assert [text.get_color() for text in ax.texts] == [line.get_color() for line in ax.get_lines()[:6]]
     ax.figure.canvas.draw()
     boxes = sorted((text.get_window_extent() for text in ax.texts), key=lambda box: box.y0)
     assert all(below.y1 <= above.y0 + 1 for below, above in zip(boxes, boxes[1:], strict=False))
+
+
+def test_labels_stay_inside_of_the_axes_and_beside_the_last_finite_point(ax):
+    for k in range(4):
+        ax.plot([0, 1, 2], [0, 1 + 0.001 * k, np.nan], label=f"line {k}")
+    ax.set_ylim(-1, 1.001)
+    lrlib.label_lines(ax)
+    assert [tuple(map(float, text.xy)) for text in ax.texts] == [(1.0, 1 + 0.001 * k) for k in range(4)]
+    ax.figure.canvas.draw()
+    centres = [(text.get_window_extent().y0 + text.get_window_extent().y1) / 2 for text in ax.texts]
+    assert np.diff(centres).min() > 10 and centres[-1] <= ax.bbox.y1 + 1
+
+
+def test_no_lines_no_labels(ax):
+    lrlib.label_lines(ax)
+    assert not ax.texts
 
 
 def test_colours_and_dashes_both_differ_between_lines(ax):
@@ -49,3 +65,5 @@ def test_dots_show_every_seed_and_the_names_from_top_to_bottom(ax):
     low, high = ax.get_ylim()
     assert low > high and ax.get_xlabel() == "unit"
     assert ax.get_lines()[0].get_xdata().tolist() == [1.0, 2.0]
+    with pytest.raises(ValueError, match=r"values\['c'\]: has shape \(1,\), .* at least 2 seeds"):
+        lrlib.dot_intervals(ax, {"a": [1.0, 2.0], "c": [1.0]}, "unit")

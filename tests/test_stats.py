@@ -42,6 +42,22 @@ def test_correlation_is_spearman_s_with_an_interval_around_it():
     assert not correlation(a, rng.normal(size=60)).excludes_zero
 
 
+def test_equal_differences_have_an_interval_of_no_width():
+    got = paired([1, 2, 3], [0, 1, 2])
+    assert (got.low, got.estimate, got.high) == (1, 1, 1)
+
+
+def test_a_correlation_whose_resamples_may_be_constant_has_an_interval():
+    got = correlation([0, 0, 0, 1], [0, 1, 2, 3])
+    assert -1 <= got.low <= got.estimate + 1e-9 and got.estimate <= got.high <= 1
+
+
+def test_a_correlation_with_a_constant_is_refused():
+    for a, b, name in (([1, 1, 1], [1, 2, 3], "a"), ([1, 2, 3], [0.5, 0.5, 0.5], "b")):
+        with pytest.raises(ValueError, match=rf"{name}=.*must have values that differ"):
+            correlation(a, b)
+
+
 @pytest.mark.parametrize("values", [[1.0], [1.0, np.nan], [[1.0, 2.0]], []])
 def test_bad_values_are_refused(values):
     for call in (lambda: summary(values), lambda: paired(values, values), lambda: correlation(values, values)):
@@ -50,6 +66,11 @@ def test_bad_values_are_refused(values):
 
 
 def test_unequal_lengths_and_bad_confidence_are_refused():
-    for call in (lambda: paired([1, 2, 3], [1, 2]), lambda: paired([1, 2], [2, 1], confidence=1.0)):
-        with pytest.raises(ValueError, match="must"):
-            call()
+    for call in (paired, correlation):
+        with pytest.raises(ValueError, match="b: has 3 values, must have as many as a, 4"):
+            call([1, 2, 3, 4], [1, 2, 3])
+        for confidence in (0.0, 1.0):
+            with pytest.raises(ValueError, match=f"confidence={confidence}: must be"):
+                call([1, 2, 4], [2, 1, 5], confidence)
+    with pytest.raises(ValueError, match="a: has shape .*at least 3 values"):
+        correlation([1, 2], [2, 1])

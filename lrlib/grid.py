@@ -20,7 +20,8 @@ from lrlib.training import History, Run, train
 
 __all__ = ["GridResult", "train_grid"]
 
-REPLICAS = 32  # in a stack on a CPU; larger ones gain nothing more
+REPLICAS = 32  # in a stack on a CPU; larger ones gain nothing more,
+CACHE = 2**22  # unless the parameters of all are no more bytes than this
 MEMORY = 2**30  # bytes of activations and parameters of a stack on a CPU; on a GPU half of what is free
 MEASURED = 3  # updates that decide between a stack and a loop
 WORTH_MEASURING = 2000  # replica-updates
@@ -297,22 +298,18 @@ def _cut(job: _Job, data: Dataset, cells: list[Cell]) -> list[list[Cell]]:
     columns = len(job.schedules)
     most = _fitting(job, data)
     if data.x_train.device.type == "cpu":
-        most = min(most, max(REPLICAS, min(columns, 2 * REPLICAS)))
-    if most < columns:
-        rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
-        return [part.tolist() for row in rows for part in _split(row, most)]
-    return [[cell for row in part for cell in row] for part in _rows_split(cells, columns, most // columns)]
-
-
-def _split(items: list, most: int) -> list:
-    return np.array_split(np.array(items), -(-len(items) // most))
-
-
-def _rows_split(cells: list[Cell], columns: int, most: int) -> list[list[list[Cell]]]:
+        weights = sum(p.numel() * p.element_size() for p in job.model(0, data.x_train.device).parameters())
+        most = min(most, max(REPLICAS, min(columns, 2 * REPLICAS), CACHE // max(1, weights)))
     rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
-    count = -(-len(rows) // most)
-    bounds = np.linspace(0, len(rows), count + 1).round().astype(int)
-    return [rows[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    if most < columns:
+        return [part for row in rows for part in _split(row, most)]
+    return [[cell for row in part for cell in row] for part in _split(rows, most // columns)]
+
+
+def _split(items: list, most: int) -> list[list]:
+    """Parts of similar sizes, none larger than `most`."""
+    bounds = np.linspace(0, len(items), -(-len(items) // most) + 1).round().astype(int)
+    return [items[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
 
 
 def _fitting(job: _Job, data: Dataset) -> int:

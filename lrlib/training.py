@@ -241,7 +241,8 @@ class Run:
             self.active[0] = self._calm = False
             return
         before = [weight.clone() for weight in self.weights] if self._needs_moves else []
-        self.rates[k] = torch.tensor([float(group["lr"]) for group in self.optimizer.param_groups])
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.rates[k] = torch.tensor(rates, dtype=torch.float64)
         if getattr(self.optimizer, "needs_closure", False) or isinstance(self.optimizer, torch.optim.LBFGS):
             self.optimizer.step(closure)
         else:

@@ -55,7 +55,6 @@ from lrlib.invariance import (
 from lrlib.landscape import (
     Line,
     Plane,
-    Projection,
     draw_path,
     draw_plane,
     draw_surface,
@@ -63,13 +62,10 @@ from lrlib.landscape import (
     loss_line,
     loss_plane,
     negative_curvature,
-    parameter_vector,
-    pca_directions,
     plane_curvature,
-    project,
-    random_direction,
 )
 from lrlib.models import PreResNet, conv_net, in_bfloat16, mlp, parameter_count, resnet9
+from lrlib.planes import Projection, parameter_vector, pca_directions, project, random_direction
 from lrlib.plotting import COLORS, DASHES, band, dot_intervals, label_lines
 from lrlib.rules import (
     SGD,

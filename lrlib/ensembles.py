@@ -9,21 +9,20 @@ No function here writes to the model it is given, but for :func:`refresh_batchno
 """
 
 import copy
-import itertools
-import pickle
+import io
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 
 import numpy as np
 import torch
+from scipy.spatial.distance import pdist
 from torch import nn
 from torch.func import functional_call
-from torch.nn import functional as F
-from torch.optim import swa_utils
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from lrlib import _check, runtime
+from lrlib import _check
 from lrlib.callbacks import Callback, evaluate
 from lrlib.data import Dataset
 from lrlib.rules import SGD
@@ -32,27 +31,21 @@ from lrlib.stack import Stack
 from lrlib.training import train
 
 __all__ = [
-    "Snapshots",
-    "StatePath",
-    "copy_state",
-    "member_probabilities",
-    "negative_log_likelihood",
-    "calibration_error",
-    "disagreement",
-    "refresh_batchnorm",
-    "train_path",
-    "path_loss",
-    "barrier",
-]
+    "Snapshots", "StatePath", "copy_state", "member_probabilities", "negative_log_likelihood", "calibration_error",
+    "disagreement", "refresh_batchnorm", "train_path", "path_loss", "barrier",
+]  # fmt: skip
 
 State = Mapping[str, torch.Tensor]
-FORMAT = "lrlib snapshots 1"
+FORMAT = "lrlib snapshots 2"
 
 
 def copy_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """A copy of a model's parameters and buffers, on their device, that later training does not touch.
 
     Of a :class:`~lrlib.Stack` each is (R, ...), under the name that it has in one network.
+
+    Raises:
+        TypeError: the model's state holds anything but tensors.
 
     Example:
         >>> model = nn.Linear(2, 1)
@@ -64,30 +57,34 @@ def copy_state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in _state_of(model).items()}
 
 
-def _state_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    return model.tensors() if isinstance(model, Stack) else model.state_dict()
+def _state_of(model: nn.Module) -> State:
+    return _tensors("model", model.tensors() if isinstance(model, Stack) else model.state_dict())
+
+
+def _tensors(name: str, state: State) -> State:
+    """A state, which must be a mapping from names to tensors."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"{name}: is a {type(state).__name__}, must be a state dict")
+    for entry, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"{name}: {entry} is a {type(value).__name__}, must be a tensor")
+    return state
 
 
 def _check_state(name: str, state: State, reference: State, owner: str) -> None:
-    """Names, shapes and dtypes of a state are those of the reference."""
-    if not isinstance(state, Mapping):
-        raise TypeError(f"{name}: is a {type(state).__name__}, must be a state dict")
-    if set(state) != set(reference):
-        differing = sorted(set(state) ^ set(reference))
+    """Names and shapes of a state are those of the reference."""
+    if differing := sorted(_tensors(name, state).keys() ^ reference.keys()):
         raise ValueError(f"{name}: differs from {owner} in the entries {differing}, must have the same")
     for entry, tensor in reference.items():
-        if state[entry].shape != tensor.shape:
-            raise ValueError(
-                f"{name}: {entry} has shape {tuple(state[entry].shape)}, "
-                f"must be {tuple(tensor.shape)}, the shape in {owner}"
-            )
+        found, allowed = tuple(state[entry].shape), tuple(tensor.shape)
+        if found != allowed:
+            raise ValueError(f"{name}: {entry} has shape {found}, must be {allowed}, the shape in {owner}")
 
 
 def _check_states(states: Iterable[State], model: nn.Module) -> list[State]:
-    states = list(states)
+    states, reference = list(states), _state_of(model)
     if not states:
         raise ValueError("states: is empty, must hold at least one state; was the run shorter than the first snapshot?")
-    reference = _state_of(model)
     for k, state in enumerate(states):
         _check_state(f"states[{k}]", state, reference, "the model")
     return states
@@ -142,11 +139,14 @@ class Snapshots(Callback, Sequence):
         """
         if not self._states:
             raise ValueError("snapshots: is empty, must hold at least one state to be saved")
-        torch.save({"format": FORMAT, "steps": self.steps, "states": self._states}, file)
+        taken = list(zip(self.steps, self._states, strict=True))
+        torch.save({"format": FORMAT, "at": sorted(self.at or ()), "taken": taken}, file)
 
     @classmethod
     def load(cls, file: FilePath | str, device: torch.device | str = "cpu") -> "Snapshots":
         """Read what :meth:`save` wrote. Only tensors and plain containers are read; no code in the file can run.
+
+        A run that is given them takes further ones at the same numbers of updates.
 
         Args:
             file: the path.
@@ -158,24 +158,27 @@ class Snapshots(Callback, Sequence):
         """
         if not FilePath(file).is_file():
             raise FileNotFoundError(f"{file}: no such file of snapshots; save(...) writes one")
-        if not zipfile.is_zipfile(file):
-            raise ValueError(f"{file}: is damaged or was not written by Snapshots.save")
+        raw = FilePath(file).read_bytes()
         try:
-            content = torch.load(file, map_location=device, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"{file}: is damaged or holds more than tensors ({reason})") from error
+            if broken := zipfile.ZipFile(io.BytesIO(raw)).testzip():
+                raise zipfile.BadZipFile(f"wrong checksum of {broken}")
+            content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        except Exception as error:  # damaged lists of a zip file raise errors of every kind
+            raise ValueError(f"{file}: is damaged or holds more than tensors ({type(error).__name__})") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"{file}: is not a file of snapshots, must be written by Snapshots.save")
-        loaded = cls(content["steps"])
-        loaded.steps, loaded._states = content["steps"], content["states"]
-        if len(loaded.steps) != len(loaded._states):
-            raise ValueError(f"{file}: has {len(loaded._states)} states, must have {len(loaded.steps)}, one per step")
-        for k, state in enumerate(loaded._states):
-            _check_state(f"{file}: states[{k}]", state, loaded._states[0], "states[0]")
+        try:
+            loaded, taken = cls(content["at"]), content["taken"]
+            for k, (step, state) in enumerate(taken):
+                _check_state(f"states[{k}]", state, taken[0][1], "states[0]")
+                loaded.steps.append(step)
+                loaded._states.append({name: tensor.to(device) for name, tensor in state.items()})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{file}: {error}") from error
         return loaded
 
 
+@torch.no_grad()
 def refresh_batchnorm(model: nn.Module, x: torch.Tensor, batch_size: int = 500) -> None:
     """Compute the running statistics of every BatchNorm layer anew, as means over batches of `x`, in place.
 
@@ -190,7 +193,7 @@ def refresh_batchnorm(model: nn.Module, x: torch.Tensor, batch_size: int = 500) 
     Raises:
         ValueError: fewer than two inputs, or a batch size below 2.
 
-    Source: `torch.optim.swa_utils.update_bn`, which does the work.
+    Source: as `torch.optim.swa_utils.update_bn`; the k-th batch enters with the momentum 1/k, which gives the mean.
 
     Example:
         >>> norm = nn.BatchNorm1d(1)
@@ -201,29 +204,25 @@ def refresh_batchnorm(model: nn.Module, x: torch.Tensor, batch_size: int = 500) 
     batch_size = _check.integer("batch_size", batch_size, 2)
     if len(x) < 2:
         raise ValueError(f"x: has {len(x)} inputs, must have at least 2")
-    template = model.template() if isinstance(model, Stack) else model
-    norms = [m for m in template.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     whole = len(x) // batch_size * batch_size or len(x)
-    chunks = x[:whole].split(batch_size)
-    if norms and not isinstance(model, Stack):
-        with runtime.modes_kept(model):
-            swa_utils.update_bn(chunks, model)
-    elif norms:
-        _refresh_stack(model, norms, chunks)
+    worker = copy.deepcopy(model).train()
+    layers = worker.template if isinstance(worker, Stack) else worker
+    norms = {name: m for name, m in layers.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats}
+    parts = ("running_mean", "running_var", "num_batches_tracked")
+    names = [f"{name}.{part}".lstrip(".") for name in norms for part in parts]
+    mine, found = _state_of(model), _state_of(worker)
+    for name in names:
+        found[name].zero_()
+    for k, xs in enumerate(x[:whole].split(batch_size) if norms else (), 1):
+        for norm in norms.values():
+            norm.momentum = 1 / k
+        _outputs(worker, xs)
+    for name in names:
+        mine[name].copy_(found[name])
 
 
-@torch.no_grad()
-def _refresh_stack(stack: Stack, norms: Sequence[nn.Module], chunks: Sequence[torch.Tensor]) -> None:
-    """The momentum 1/k at batch k makes the running statistics means over the batches."""
-    momenta = [norm.momentum for norm in norms]
-    with runtime.modes_kept(stack):
-        stack.train()
-        for k, xs in enumerate(chunks, 1):
-            for norm in norms:
-                norm.momentum = 1 / k
-            stack(xs[None])
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+def _outputs(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return model(x[None]) if isinstance(model, Stack) else model(x)
 
 
 @torch.no_grad()
@@ -256,27 +255,19 @@ def member_probabilities(
     states = _check_states(states, model)
     batch_size = _check.integer("batch_size", batch_size, 1)
     worker = copy.deepcopy(model).eval()
+    load = worker.load if isinstance(worker, Stack) else worker.load_state_dict
     members = []
     for state in states:
-        _load(worker, state)
-        chunks = (worker(xs[None]) if isinstance(worker, Stack) else worker(xs) for xs in x.split(batch_size))
-        members.append(torch.cat([F.softmax(logits, dim=-1) for logits in chunks], dim=-2))
+        load(state)
+        members.append(torch.cat([_outputs(worker, xs).softmax(-1) for xs in x.split(batch_size)], dim=-2))
     return torch.stack(members)
-
-
-def _load(model: nn.Module, state: State) -> None:
-    if isinstance(model, Stack):
-        model.load(state)
-    else:
-        model.load_state_dict(state)
 
 
 def _check_probabilities(probabilities: torch.Tensor, y: torch.Tensor) -> None:
     if probabilities.ndim != 2 or y.shape != probabilities.shape[:1] or len(y) == 0:
-        raise ValueError(
-            f"probabilities, y: have shapes {tuple(probabilities.shape)} and {tuple(y.shape)}, "
-            "must be (N, classes) and (N,), N >= 1"
-        )
+        raise ValueError(f"probabilities, y: have {probabilities.shape} and {y.shape}, must be (N >= 1, classes), (N,)")
+    if not ((probabilities >= 0).all() and ((probabilities.sum(1) - 1).abs() < 0.01).all()):
+        raise ValueError("probabilities: are negative or do not add up to 1, must be probabilities, not logits")
 
 
 def negative_log_likelihood(probabilities: torch.Tensor, y: torch.Tensor) -> float:
@@ -287,7 +278,7 @@ def negative_log_likelihood(probabilities: torch.Tensor, y: torch.Tensor) -> flo
         y: labels, shape (N,).
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: shapes do not fit, or these are no probabilities.
 
     Example:
         >>> round(negative_log_likelihood(torch.tensor([[0.5, 0.5]]), torch.tensor([0])), 4)
@@ -311,7 +302,7 @@ def calibration_error(probabilities: torch.Tensor, y: torch.Tensor, bins: int = 
         bins: of equal width on [0, 1], >= 1.
 
     Raises:
-        ValueError: shapes do not fit, or `bins` < 1.
+        ValueError: shapes do not fit, these are no probabilities, or `bins` < 1.
 
     Source: Guo et al., *On Calibration of Modern Neural Networks* (2017), section 2.
 
@@ -327,8 +318,7 @@ def calibration_error(probabilities: torch.Tensor, y: torch.Tensor, bins: int = 
     confidence, predicted = probabilities.double().max(dim=1)
     excess = (predicted == y).double() - confidence
     place = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    sums = torch.zeros(bins, dtype=torch.float64, device=place.device).index_add_(0, place, excess)
-    return float(sums.abs().sum() / len(y))
+    return float(torch.bincount(place, excess).abs().sum() / len(y))
 
 
 def disagreement(members: torch.Tensor) -> float:
@@ -338,7 +328,7 @@ def disagreement(members: torch.Tensor) -> float:
         members: probabilities, shape (M, N, classes), M >= 2.
 
     Raises:
-        ValueError: another shape, or fewer than two members.
+        ValueError: another shape, fewer than two members, or NaN.
 
     Source: Fort et al., *Deep Ensembles: A Loss Landscape Perspective* (2019).
 
@@ -346,29 +336,30 @@ def disagreement(members: torch.Tensor) -> float:
         >>> disagreement(torch.tensor([[[0.9, 0.1], [0.9, 0.1]], [[0.8, 0.2], [0.3, 0.7]]]))
         0.5
     """
-    if members.ndim != 3 or len(members) < 2:
-        raise ValueError(f"members: has shape {tuple(members.shape)}, must be (M >= 2, N, classes)")
-    predicted = members.argmax(dim=2)
-    pairs = itertools.combinations(predicted, 2)
-    return float(np.mean([(a != b).double().mean().item() for a, b in pairs]))
+    if members.ndim != 3 or len(members) < 2 or members.isnan().any():
+        raise ValueError(f"members: has shape {tuple(members.shape)}, must be (M >= 2, N, classes), without NaN")
+    return float(pdist(members.argmax(dim=2).cpu().numpy(), "hamming").mean())
 
 
-def _line(t):
-    return 1 - t, 0.0 * t, t
+_KINDS = {  # from a place t to the weights of the start, the control point and the end
+    "line": lambda t: (1 - t, 0.0 * t, t),
+    "bezier": lambda t: ((1 - t) ** 2, 2 * t * (1 - t), t**2),
+    "polygon": lambda t: ((1 - 2 * t).clip(0), 1 - (2 * t - 1).abs(), (2 * t - 1).clip(0)),
+}
 
 
-def _bezier(t):
-    return (1 - t) ** 2, 2 * t * (1 - t), t**2
+def _mixed(kind: str, start: State, end: State, control: State, t: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The state at t: along the line where there is no control point, and the start's where it is of whole numbers."""
+    curved, straight = _KINDS[kind](t), _KINDS["line"](t)
+    state = {}
+    for name, a in start.items():
+        wa, wc, wb = (weight.to(a) for weight in (curved if name in control else straight))
+        mixed = wa * a + wb * end[name] + (wc * control[name] if name in control else 0.0)
+        state[name] = mixed if a.is_floating_point() else a.clone()
+    return state
 
 
-def _polygon(t):
-    return (1 - 2 * t).clip(0), 1 - (2 * t - 1).abs(), (2 * t - 1).clip(0)
-
-
-_KINDS = {"line": _line, "bezier": _bezier, "polygon": _polygon}
-
-
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False)
 class StatePath:
     r"""A path between two states of one network.
 
@@ -396,10 +387,10 @@ class StatePath:
         1.75
     """
 
-    start: State
-    end: State
+    start: State = field(repr=False)
+    end: State = field(repr=False)
     kind: str = "line"
-    control: State | None = None
+    control: State | None = field(default=None, repr=False)
 
     def __post_init__(self):
         _check.choice("kind", self.kind, _KINDS)
@@ -410,45 +401,30 @@ class StatePath:
             if name not in self.start or tensor.shape != self.start[name].shape:
                 raise ValueError(f"control: {name} of shape {tuple(tensor.shape)} must be a parameter of the states")
 
-    def __repr__(self) -> str:
-        return f"StatePath({self.kind!r}, {sum(tensor.numel() for tensor in self.start.values())} numbers)"
-
     def at(self, t: float) -> dict[str, torch.Tensor]:
         """The state at t in [0, 1].
 
         Raises:
             ValueError: t is out of its range.
         """
-        t = _check.within("t", t, 0.0, 1.0)
-        place = torch.tensor(t, dtype=torch.float64)
-        control, curved, straight = self.control or {}, _KINDS[self.kind](place), _line(place)
-        state = {}
-        for name, a in self.start.items():
-            if not a.is_floating_point():
-                state[name] = a.clone()
-                continue
-            wa, wc, wb = (weight.to(a) for weight in (curved if name in control else straight))
-            state[name] = wa * a + wb * self.end[name] + (wc * control[name] if name in control else 0.0)
-        return state
+        place = torch.tensor(_check.within("t", t, 0.0, 1.0), dtype=torch.float64)
+        return _mixed(self.kind, self.start, self.end, self.control or {}, place)
 
 
 class _Bent(nn.Module):
-    """A network at a random place of the path with a control point, which is all that is trained of it."""
+    """A network at a random place of a path, whose control point is all that is trained."""
 
     def __init__(self, model: nn.Module, start: State, end: State, kind: str):
         super().__init__()
-        self._model, self._weights = [copy.deepcopy(model).train()], _KINDS[kind]
+        self._net, self._path = [copy.deepcopy(model).train()], (kind, start, end)
         self._names = [name for name, p in model.named_parameters() if p.requires_grad]
-        self._ends = [(start[name], end[name]) for name in self._names]
-        self.control = nn.ParameterList([nn.Parameter((a + b) / 2) for a, b in self._ends])
+        self._values = nn.ParameterList([(start[name] + end[name]) / 2 for name in self._names])
+
+    def control(self) -> dict[str, torch.Tensor]:
+        return dict(zip(self._names, self._values, strict=True))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        wa, wc, wb = self._weights(torch.rand((), device=x.device))
-        points = (wa * a + wc * c + wb * b for (a, b), c in zip(self._ends, self.control, strict=True))
-        return functional_call(self._model[0], dict(zip(self._names, points, strict=True)), x)
-
-    def path(self) -> dict[str, torch.Tensor]:
-        return {name: p.detach() for name, p in zip(self._names, self.control, strict=True)}
+        return functional_call(self._net[0], _mixed(*self._path, self.control(), torch.rand((), device=x.device)), x)
 
 
 def train_path(
@@ -461,7 +437,6 @@ def train_path(
     steps: int,
     kind: str = "bezier",
     batch_size: int = 64,
-    momentum: float = 0.9,
     seed: int = 0,
 ) -> StatePath:
     r"""Bend a path between two states, whose ends stay fixed, until the loss along it is low.
@@ -477,7 +452,7 @@ def train_path(
         schedule: the rate of the update of θ_c.
         steps: the number of updates, >= 1.
         kind: "bezier" or "polygon".
-        batch_size, momentum: of SGD.
+        batch_size: of SGD with the momentum 0.9.
         seed: of the batches and of the places t.
 
     Raises:
@@ -493,17 +468,16 @@ def train_path(
         ...         states.append(copy_state(lrlib.mlp(64, 16, 10)))
         >>> model = lrlib.mlp(64, 16, 10)
         >>> train_path(model, *states, lrlib.digits(), lrlib.constant(0.1), steps=3)
-        StatePath('bezier', 1210 numbers)
+        StatePath(kind='bezier')
     """
     _check.choice("kind", kind, ("bezier", "polygon"))
     start, end = _check_states([start, end], model)
     bent = _Bent(model, start, end, kind)
-    pictures = data.x_train, data.y_train
-    rule = SGD(momentum=momentum)
-    history = train(bent, pictures, schedule, steps=steps, batch_size=batch_size, optimizer=rule, seed=seed)
+    examples, rule = (data.x_train, data.y_train), SGD(momentum=0.9)
+    history = train(bent, examples, schedule, steps=steps, batch_size=batch_size, optimizer=rule, seed=seed)
     if history.diverged_at is not None:
         raise ValueError(f"schedule={schedule!r}: the loss of the path is not finite, lower the rate")
-    return StatePath(start, end, kind, bent.path())
+    return StatePath(start, end, kind, {name: p.detach() for name, p in bent.control().items()})
 
 
 def path_loss(
@@ -568,7 +542,7 @@ def barrier(positions: Sequence[float], loss: Sequence[float]) -> float:
         >>> barrier([0.0, 0.5, 1.0], [1.0, 5.0, 3.0])
         3.0
     """
-    t, loss = np.asarray(positions, dtype=np.float64), np.asarray(loss, dtype=np.float64)
-    if t.ndim != 1 or len(t) < 2 or t[0] != 0 or t[-1] != 1 or (np.diff(t) <= 0).any() or loss.shape != t.shape:
-        raise ValueError(f"positions={positions!r}: must ascend from 0 to 1, one for each of {loss.size} losses")
-    return float((loss - (1 - t) * loss[0] - t * loss[-1]).max())
+    t, height = np.asarray(positions, dtype=np.float64), np.asarray(loss, dtype=np.float64)
+    if t.ndim != 1 or len(t) < 2 or t[0] != 0 or t[-1] != 1 or (np.diff(t) <= 0).any() or height.shape != t.shape:
+        raise ValueError(f"positions={positions!r}: must ascend from 0 to 1, one for each of {height.size} losses")
+    return float((height - (1 - t) * height[0] - t * height[-1]).max())

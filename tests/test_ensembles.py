@@ -1,5 +1,6 @@
 """Snapshots, weight averages, paths between states, BatchNorm refresh and the metrics of ensembles."""
 
+import copy
 import itertools
 import math
 import pickle
@@ -23,6 +24,14 @@ def same(a, b):
     return set(a) == set(b) and all(torch.equal(a[name], b[name]) for name in a)
 
 
+def close(a, b):
+    torch.testing.assert_close(dict(a), dict(b), rtol=1e-4, atol=1e-5)
+
+
+def replica(state, r):
+    return {name: tensor[r] for name, tensor in state.items()}
+
+
 @pytest.fixture(scope="module")
 def data():
     return lrlib.digits()
@@ -35,6 +44,31 @@ def snapshots(data):
     lrlib.train(model, data, lrlib.cosine_restarts(0.3, 10), steps=30, callbacks=[taken])
     assert same(taken[2], model.state_dict())
     return taken
+
+
+STACKED = {
+    "mlp": lambda: lrlib.mlp(64, 12, 10, norm="batch"),
+    "conv_net": lambda: lrlib.conv_net(4, in_channels=1),
+}
+
+
+@pytest.fixture(scope="module", params=STACKED.values(), ids=STACKED.keys())
+def both(data, request):
+    """The snapshots of two networks trained at once, their stack, and each network with its own snapshots."""
+
+    def built(seed):
+        with lrlib.seeded(seed):
+            return request.param()
+
+    options = {"steps": 6, "batch_size": 32}
+    stack, taken = lrlib.Stack([built(0), built(1)]), lrlib.Snapshots(at=[3, 6])
+    lrlib.train(stack, data, lrlib.cosine_restarts(0.1, 3), seed=[0, 1], callbacks=[taken], **options)
+    single = []
+    for seed in (0, 1):
+        model, own = built(seed), lrlib.Snapshots(at=[3, 6])
+        lrlib.train(model, data, lrlib.cosine_restarts(0.1, 3), seed=seed, callbacks=[own], **options)
+        single.append((model, own))
+    return stack, taken, single
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +95,69 @@ def test_a_run_that_diverges_leaves_the_snapshots_taken_before(data):
     assert history.diverged_at is not None and taken.steps == [2] and len(taken) == 1
 
 
+def test_snapshots_of_a_stack_are_those_of_its_networks(both):
+    _, taken, single = both
+    for state, own in zip(taken, zip(*(own for _, own in single), strict=True), strict=True):
+        for r in (0, 1):
+            close(replica(state, r), own[r])
+
+
+def test_an_ensemble_of_stacks_predicts_as_those_of_its_networks(data, both):
+    stack, taken, single = both
+    before = lrlib.copy_state(stack)
+    members = lrlib.member_probabilities(stack, taken, data.x_test, batch_size=300)
+    assert members.shape == (2, 2, 500, 10) and same(before, stack.tensors()) and stack.training
+    for r, (model, own) in enumerate(single):
+        expected = lrlib.member_probabilities(model, own, data.x_test)
+        torch.testing.assert_close(members[:, r], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_refresh_of_a_stack_is_that_of_its_networks(data, both):
+    stack, _, single = both
+    for training in (True, False):
+        refreshed = copy.deepcopy(stack).train(training)
+        next(t for name, t in refreshed.tensors().items() if name.endswith("running_var")).fill_(math.inf)
+        lrlib.refresh_batchnorm(refreshed, data.x_train, batch_size=400)
+        assert refreshed.training == training
+        for r, (model, _) in enumerate(single):
+            own = copy.deepcopy(model)
+            lrlib.refresh_batchnorm(own, data.x_train, batch_size=400)
+            close(refreshed.replica(r), own.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(stack.weights, refreshed.weights, strict=True))
+
+
 def test_snapshots_survive_a_file_bit_by_bit(tmp_path, snapshots):
     file = tmp_path / "snapshots.pt"
     snapshots.save(file)
     loaded = lrlib.Snapshots.load(file)
     assert loaded.steps == snapshots.steps
     assert all(map(same, loaded, snapshots))
+
+
+def test_snapshots_of_two_runs_share_a_file_and_go_on_after_it(tmp_path, data):
+    taken = lrlib.Snapshots(at=[2, 4])
+    for seed in (0, 1):
+        lrlib.train(seeded_model(seed), data, lrlib.constant(0.1), steps=4, callbacks=[taken])
+    taken.save(tmp_path / "runs.pt")
+    loaded = lrlib.Snapshots.load(tmp_path / "runs.pt")
+    lrlib.train(seeded_model(2), data, lrlib.constant(0.1), steps=3, callbacks=[loaded])
+    assert loaded.steps == [2, 4, 2, 4, 2] and all(map(same, loaded, taken))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
+def test_a_device_that_is_not_there_is_no_damage(tmp_path, snapshots):
+    snapshots.save(tmp_path / "whole.pt")
+    with pytest.raises((AssertionError, RuntimeError), match="CUDA"):
+        lrlib.Snapshots.load(tmp_path / "whole.pt", device="cuda")
+
+
+def test_a_state_that_is_more_than_tensors_is_refused():
+    class Extra(nn.Linear):
+        def get_extra_state(self):
+            return {"version": 1}
+
+    with pytest.raises(TypeError, match="model: _extra_state is a dict, must be a tensor"):
+        lrlib.copy_state(Extra(2, 2))
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -83,7 +174,7 @@ class Explodes:
 
 def test_code_in_a_file_is_not_run(tmp_path):
     file = tmp_path / "evil.pt"
-    torch.save({"format": ensembles.FORMAT, "steps": [1], "states": [Explodes()]}, file)
+    torch.save({"format": ensembles.FORMAT, "at": [1], "taken": [(1, Explodes())]}, file)
     with pytest.raises(ValueError, match=r"evil\.pt: is damaged or holds more than tensors"):
         lrlib.Snapshots.load(file)
 
@@ -104,20 +195,35 @@ def test_a_truncated_file_is_named(tmp_path, snapshots):
         lrlib.Snapshots.load(file)
 
 
+def test_a_flipped_byte_of_a_tensor_is_damage(tmp_path, snapshots):
+    file = tmp_path / "flipped.pt"
+    snapshots.save(file)
+    content = bytearray(file.read_bytes())
+    weights = snapshots[1]["1.weight"].numpy().tobytes()
+    content[content.index(weights) + 5] ^= 0x3F
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"flipped\.pt: is damaged"):
+        lrlib.Snapshots.load(file)
+
+
+STATE = {"w": torch.ones(2)}
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
         ({"format": "other"}, "is not a file of snapshots"),
-        ({"steps": [1]}, "has 2 states, must have 1"),
-        ({"states": [{"w": torch.ones(2)}, {"w": torch.ones(3)}]}, r"states\[1\]: w has shape \(3,\), must be \(2,\)"),
-        ({"states": [{"w": torch.ones(2)}, {"v": torch.ones(2)}]}, r"states\[1\]: differs from states\[0\]"),
+        ({"at": [2, 1]}, "must be a strictly increasing"),
+        ({"taken": None}, "NoneType"),
+        ({"taken": [(1, STATE), (2, {"w": torch.ones(3)})]}, r"states\[1\]: w has shape \(3,\), must be \(2,\)"),
+        ({"taken": [(1, STATE), (2, {"v": torch.ones(2)})]}, r"states\[1\]: differs from states\[0\]"),
+        ({"taken": [(1, {"w": 1.0})]}, r"states\[0\]: w is a float, must be a tensor"),
     ],
-    ids=["format", "count", "shapes", "names"],
+    ids=["format", "steps", "nothing", "shapes", "names", "numbers"],
 )
 def test_a_file_that_does_not_hang_together_is_refused(tmp_path, change, message):
     file = tmp_path / "wrong.pt"
-    state = {"w": torch.ones(2)}
-    torch.save({"format": ensembles.FORMAT, "steps": [1, 2], "states": [state, state]} | change, file)
+    torch.save({"format": ensembles.FORMAT, "at": [1, 2], "taken": [(1, STATE), (2, STATE)]} | change, file)
     with pytest.raises(ValueError, match=r"wrong\.pt: .*" + message):
         lrlib.Snapshots.load(file)
 
@@ -207,7 +313,11 @@ def test_disagreement_counts_pairs():
         lambda: lrlib.negative_log_likelihood(torch.ones(3, 2), torch.zeros(2, dtype=torch.long)),
         lambda: lrlib.calibration_error(torch.ones(3), torch.zeros(3, dtype=torch.long)),
         lambda: lrlib.calibration_error(torch.ones(1, 2), torch.zeros(1, dtype=torch.long), bins=0),
+        lambda: lrlib.calibration_error(torch.tensor([[2.0, -1.0]]), torch.tensor([0])),
+        lambda: lrlib.negative_log_likelihood(torch.tensor([[5.0, -5.0]]), torch.tensor([0])),
+        lambda: lrlib.negative_log_likelihood(torch.tensor([[math.nan, 1.0]]), torch.tensor([0])),
         lambda: lrlib.disagreement(torch.ones(1, 3, 2)),
+        lambda: lrlib.disagreement(torch.full((2, 3, 2), math.nan)),
         lambda: lrlib.WeightAverage(at=[1], decay=1.0),
         lambda: lrlib.refresh_batchnorm(nn.BatchNorm1d(1), torch.ones(1, 1)),
         lambda: lrlib.StatePath({"w": torch.ones(1)}, {"w": torch.ones(1)}, "bezier"),
@@ -237,6 +347,31 @@ def test_swa_is_the_mean_and_ema_its_recursion(data):
     torch.testing.assert_close(ema.model.state_dict()[name], expected, rtol=1e-5, atol=1e-6)
     average = torch.stack([state[name] for state in taken]).mean(0)
     torch.testing.assert_close(mean.model.state_dict()[name], average, rtol=1e-5, atol=1e-6)
+
+
+def test_an_average_of_a_stack_is_those_of_its_networks(data):
+    rates, average = [0.1, 0.3], lrlib.WeightAverage(at=[2, 3, 5])
+    stack = lrlib.Stack([seeded_model()] * 2)
+    lrlib.train(stack, data, rates, steps=5, callbacks=[average])
+    for r, rate in enumerate(rates):
+        own = lrlib.WeightAverage(at=[2, 3, 5])
+        lrlib.train(seeded_model(), data, rate, steps=5, callbacks=[own])
+        close(average.model.replica(r), own.model.state_dict())
+
+
+def test_a_mean_of_bfloat16_weights_is_kept_in_float32():
+    model, average = nn.Linear(1, 1, bias=False).bfloat16(), lrlib.WeightAverage(at=[1])
+    for k in range(2000):
+        model.weight.data.fill_(1.0 if k < 1000 else 2.0)
+        average.add(model)
+    assert average.model.weight.item() == pytest.approx(1.5, abs=0.01)
+
+
+def test_an_average_can_be_pickled():
+    average = lrlib.WeightAverage(at=[1, 2], decay=0.9)
+    average.add(seeded_model())
+    again = pickle.loads(pickle.dumps(average))
+    assert again.count == 1 and same(again.model.state_dict(), average.model.state_dict())
 
 
 def test_refresh_gives_the_statistics_of_the_data_whatever_was_there_before(data):
@@ -314,20 +449,44 @@ def test_a_path_is_trained_the_same_way_from_the_same_seed(data, trained):
     assert not same(control(3), control(4))
 
 
+class Gained(nn.Module):
+    """A buffer that matters, and a frozen layer."""
+
+    def __init__(self, gain):
+        super().__init__()
+        self.frozen, self.inner = nn.Linear(64, 12).requires_grad_(False), nn.Linear(12, 10)
+        self.register_buffer("gain", torch.tensor(gain))
+
+    def forward(self, x):
+        return self.gain * self.inner(self.frozen(x.flatten(1)))
+
+
+def test_a_path_does_not_read_the_values_of_the_model(data):
+    def built(gain, seed):
+        with lrlib.seeded(seed):
+            return Gained(gain)
+
+    ends = [lrlib.copy_state(built(5.0, seed)) for seed in (0, 1)]
+    models = [built(5.0, 2), built(0.5, 3)]
+    paths = [lrlib.train_path(model, *ends, data, lrlib.constant(0.01), steps=5) for model in models]
+    assert set(paths[0].control) == {"inner.weight", "inner.bias"} and same(paths[0].control, paths[1].control)
+
+
 def test_the_gradient_of_a_path_is_that_of_its_control_point(data):
     """One step from the middle, against autograd written out for one parameter."""
     with lrlib.seeded(0):
         model = lrlib.mlp(64, 10)
     start, end = lrlib.copy_state(model), {k: v + 0.1 for k, v in lrlib.copy_state(model).items()}
-    path = lrlib.train_path(model, start, end, data, lrlib.constant(0.2), steps=1, seed=4, weight_decay=0.01)
-    t = np.random.default_rng(4).uniform()
+    path = lrlib.train_path(model, start, end, data, lrlib.constant(0.2), steps=1, seed=4)
+    with lrlib.seeded(4):
+        t = torch.rand(()).item()
     rows = next(lrlib.batches(len(data.x_train), 64, 1, seed=4))
     weight = (start["1.weight"] + end["1.weight"]) / 2
     weight.requires_grad_()
     mixed = (1 - t) ** 2 * start["1.weight"] + 2 * t * (1 - t) * weight + t**2 * end["1.weight"]
     bias = start["1.bias"] + 0.1 * (t * (1 - t) + t**2)
     loss = F.cross_entropy(data.x_train[rows].flatten(1) @ mixed.T + bias, data.y_train[rows])
-    (loss + 0.005 * (mixed**2).sum()).backward()
+    loss.backward()
     expected = weight.detach() - 0.2 * weight.grad
     torch.testing.assert_close(path.control["1.weight"], expected, rtol=1e-5, atol=1e-6)
 

@@ -11,6 +11,7 @@ import statistics
 import time
 
 import torch
+from machine import describe
 from torch import nn
 from torch.nn import functional as F
 
@@ -56,11 +57,12 @@ def theirs(model, loader):
 
 def main():
     torch.set_num_threads(1)
+    print(describe(torch.device("cpu")))
     contenders = {"plain steps": plain, "lrlib.range_test": ours}
     if importlib.util.find_spec("torch_lr_finder"):
         contenders["torch-lr-finder"] = theirs
     else:
-        print("torch-lr-finder is not installed: pip install torch-lr-finder")
+        print("torch-lr-finder is not installed: it is in the extra `bench`")
     data = lrlib.digits()
     loader = torch.utils.data.DataLoader(
         torch.utils.data.TensorDataset(data.x_train, data.y_train), BATCH, shuffle=True, drop_last=True

@@ -23,9 +23,10 @@ from torch.nn import functional as F
 from lrlib import _check, runtime
 from lrlib.callbacks import Periodic
 from lrlib.data import Dataset
+from lrlib.run import Run
 from lrlib.schedules import Schedule
 from lrlib.stack import Loss
-from lrlib.training import Run, train
+from lrlib.training import train
 
 __all__ = ["range_test", "RangeTest", "Suggestion", "NoSuggestion", "RULES"]
 

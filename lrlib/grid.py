@@ -1,8 +1,8 @@
 """A learning-rate study in one call: every pair of a schedule and a seed, trained as a replica of one model."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import joblib
 import numpy as np
@@ -12,19 +12,23 @@ from torch.nn import functional as F
 
 from lrlib import _check, runtime
 from lrlib.data import Dataset
-from lrlib.rules import SGD, Rule
+from lrlib.rule import Rule
+from lrlib.rules import SGD
+from lrlib.run import Run
 from lrlib.schedules import Schedule
 from lrlib.spread import spread
 from lrlib.stack import Loss, Stack
-from lrlib.training import History, Run, train
+from lrlib.training import History, train
 
 __all__ = ["GridResult", "train_grid"]
 
-REPLICAS = 32  # in a stack on a CPU; larger ones gain nothing more,
-CACHE = 2**22  # unless the parameters of all are no more bytes than this
+REPLICAS = 32  # in a stack on a CPU; larger ones gain nothing more
 MEMORY = 2**30  # bytes of activations and parameters of a stack on a CPU; on a GPU half of what is free
-MEASURED = 3  # updates that decide between a stack and a loop
 WORTH_MEASURING = 2000  # replica-updates
+CURVES = ("lr", "loss")
+MEASURED = (*CURVES, "test_loss", "test_accuracy", "diverged_at", "eval_step")
+
+Cell = tuple[int, int]  # the number of a schedule, and a seed
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -108,9 +112,6 @@ class _Job:
         return seed if self.order_seed is None else self.order_seed
 
 
-Cell = tuple[int, int]  # the number of a schedule, and a seed
-
-
 def train_grid(
     make_model: Callable[[int], nn.Module],
     data: Dataset | Callable[[], Dataset],
@@ -178,36 +179,26 @@ def train_grid(
     started = time.perf_counter()
     names, entries = _named(schedules)
     seeds = _distinct(seeds)
-    if way is not None:
-        _check.choice("way", way, ("stack", "loop"))
+    _check.choice("way", way, (None, "stack", "loop"))
     if order_seed is not None:
         _check.integer("order_seed", order_seed, 0)
     rule = SGD() if optimizer is None else optimizer
     if not isinstance(rule, Rule):
         raise TypeError(f"optimizer={optimizer!r}: must be a rule of lrlib.rules")
-    options = {"steps": steps, "batch_size": batch_size, "optimizer": rule, "loss": loss, "eval_every": eval_every}
-    job = _Job(make_model, data, entries, options, order_seed)
     here = data if isinstance(data, Dataset) else data()
-    _check_arguments(job, here)
-    cells = [(k, seed) for seed in seeds for k in range(len(entries))]
-    shards = _cut(job, here, cells)
-    way, why = _choose(job, here, shards[0], len(cells), way)
-    workers = joblib.effective_n_jobs(None)
-    held = job if workers > 1 else _Job(make_model, here, entries, options, order_seed)
-    done = list(spread(lambda shard: _run(held, shard, way), shards))
-
-    histories = {cell: row for rows, _ in done for cell, row in rows.items()}
-    states = {(names[k], seed): state for _, some in done for (k, seed), state in some.items()}
-
-    def field_of(name: str) -> np.ndarray:
-        return np.array([[histories[k, seed][name] for seed in seeds] for k in range(len(entries))])
-
-    measured = {name: field_of(name) for name in ("lr", "loss", "test_loss", "test_accuracy", "diverged_at")}
-    eval_step = histories[cells[0]]["eval_step"]
-    return GridResult(
-        names, seeds, eval_step=eval_step, way=way, why=why, seconds=time.perf_counter() - started, states=states,
-        **measured,
-    )  # fmt: skip
+    options = {"steps": steps, "batch_size": batch_size, "optimizer": rule, "loss": loss, "eval_every": eval_every}
+    job = _Job(make_model, here, entries, options, order_seed)
+    _refuse_early(job, here)
+    shards = _cut(job, here, seeds)
+    way, why = _choose(job, here, shards[0], len(names) * len(seeds), way)
+    if not isinstance(data, Dataset) and joblib.effective_n_jobs(None) > 1:
+        job = replace(job, data=data)
+    found = {cell: row for rows in spread(lambda shard: _run(job, shard, way), shards) for cell, row in rows.items()}
+    cells = [[found[k, seed] for seed in seeds] for k in range(len(names))]
+    values = {name: np.array([[cell[name] for cell in row] for row in cells]) for name in MEASURED}
+    states = {(names[k], seed): row["state"] for (k, seed), row in found.items()}
+    eval_step, seconds = values.pop("eval_step")[0, 0], time.perf_counter() - started
+    return GridResult(names, seeds, **values, eval_step=eval_step, way=way, why=why, seconds=seconds, states=states)
 
 
 def _named(schedules) -> tuple[tuple, list[Schedule | float]]:
@@ -228,106 +219,86 @@ def _named(schedules) -> tuple[tuple, list[Schedule | float]]:
 
 
 def _distinct(seeds) -> tuple[int, ...]:
-    try:
-        seeds = tuple(_check.integer(f"seeds[{i}]", seed, 0) for i, seed in enumerate(seeds))
-    except TypeError:
-        raise TypeError(f"seeds={seeds!r}: must be a sequence of integers >= 0") from None
+    if not isinstance(seeds, Iterable):
+        raise TypeError(f"seeds={seeds!r}: must be a sequence of integers >= 0")
+    seeds = tuple(_check.integer(f"seeds[{i}]", seed, 0) for i, seed in enumerate(seeds))
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds={seeds!r}: must be at least one, none of them twice")
     return seeds
 
 
-def _check_arguments(job: _Job, data: Dataset) -> None:
-    """Let :func:`train` refuse what it would refuse later, before anything is trained."""
-    for entry in job.schedules:
-        Run(nn.Linear(1, 1), (data.x_train, data.y_train), entry, job.options["steps"], job.options["batch_size"],
-            job.options["optimizer"], job.options["loss"], 0, ())  # fmt: skip
+def _refuse_early(job: _Job, data: Dataset) -> None:
+    """Let :func:`lrlib.train` refuse every schedule that it would refuse later, before anything is trained."""
+    for schedule in job.schedules:
+        options = {name: value for name, value in job.options.items() if name != "eval_every"}
+        Run(nn.Linear(1, 1), (data.x_train, data.y_train), schedule, **options, seed=0, callbacks=[])
 
 
-def _run(job: _Job, shard: Sequence[Cell], way: str) -> tuple[dict[Cell, dict], dict[Cell, dict]]:
-    """Train the cells of a shard: what was measured, and the final states, on the CPU."""
+def _run(job: _Job, shard: Sequence[Cell], way: str) -> dict[Cell, dict]:
+    """Train the cells of a shard: what was measured, and the final states on the CPU."""
     data = job.data if isinstance(job.data, Dataset) else job.data()
-    device = data.x_train.device
+    models = {seed: job.model(seed, data.x_train.device) for _, seed in shard}
     if way == "loop":
-        rows, states = {}, {}
+        rows = {}
         for k, seed in shard:
-            model = job.model(seed, device)
+            model = job.model(seed, data.x_train.device)
             history = train(model, data, job.schedules[k], seed=job.order(seed), **job.options)
-            rows[k, seed] = _padded(history, job)
-            states[k, seed] = _on_cpu(model.state_dict())
-        return rows, states
-    models = {seed: job.model(seed, device) for _, seed in shard}
+            rows[k, seed] = _padded(history, job) | {"state": _on_cpu(model)}
+        return rows
     stack = Stack([models[seed] for _, seed in shard])
-    history = train(
-        stack, data, [job.schedules[k] for k, _ in shard], seed=[job.order(seed) for _, seed in shard], **job.options
-    )
-    names = ("lr", "loss", "test_loss", "test_accuracy", "diverged_at")
-    rows = {
-        cell: {name: getattr(history, name)[r] for name in names} | {"eval_step": history.eval_step}
-        for r, cell in enumerate(shard)
-    }
-    states = {}
+    schedules, seeds = [job.schedules[k] for k, _ in shard], [job.order(seed) for _, seed in shard]
+    history = train(stack, data, schedules, seed=seeds, **job.options)
+    rows = {}
     for r, (k, seed) in enumerate(shard):
         models[seed].load_state_dict(stack.replica(r), strict=False)  # tied parameters are in the stack once
-        states[k, seed] = _on_cpu(models[seed].state_dict())
-    return rows, states
+        rows[k, seed] = {name: getattr(history, name)[r] for name in MEASURED[:-1]}
+        rows[k, seed] |= {"eval_step": history.eval_step, "state": _on_cpu(models[seed])}
+    return rows
 
 
 def _padded(history: History, job: _Job) -> dict:
-    """A single run in the form of a stack's row: NaN after its end."""
+    """A single run in the form of a stack's row: NaN after its end, but for the last evaluation."""
     steps, every = job.options["steps"], job.options["eval_every"]
-    eval_step = np.array([*(range(0, steps, every) if every else []), steps])
-    row = {"eval_step": eval_step, "diverged_at": -1 if history.diverged_at is None else history.diverged_at}
-    for name in ("lr", "loss"):
-        row[name] = np.pad(getattr(history, name), (0, steps - history.updates), constant_values=np.nan)
-    for name in ("test_loss", "test_accuracy"):
-        values = np.full(len(eval_step), np.nan)
-        before = getattr(history, name)[: len(history.eval_step) - 1]
-        values[: len(before)] = before
-        values[-1] = getattr(history, name)[-1]
-        row[name] = values
+    planned = np.array([*(range(0, steps, every) if every else ()), steps])
+    row = {"eval_step": planned, "diverged_at": -1 if history.diverged_at is None else history.diverged_at}
+    for name in MEASURED[:4]:
+        values, length = getattr(history, name), steps if name in CURVES else len(planned)
+        row[name] = np.pad(values.astype(float), (0, length - len(values)), constant_values=np.nan)
+    for name in MEASURED[2:4]:
+        row[name][len(history.eval_step) - 1], row[name][-1] = np.nan, getattr(history, name)[-1]
     return row
 
 
-def _on_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+def _on_cpu(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
-def _cut(job: _Job, data: Dataset, cells: list[Cell]) -> list[list[Cell]]:
-    """Shards of the grid of similar sizes that fit into memory, all schedules of a few seeds where possible."""
-    columns = len(job.schedules)
-    most = _fitting(job, data)
-    if data.x_train.device.type == "cpu":
-        weights = sum(p.numel() * p.element_size() for p in job.model(0, data.x_train.device).parameters())
-        most = min(most, max(REPLICAS, min(columns, 2 * REPLICAS), CACHE // max(1, weights)))
-    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
-    if most < columns:
-        return [part for row in rows for part in _split(row, most)]
-    return [[cell for row in part for cell in row] for part in _split(rows, most // columns)]
-
-
-def _split(items: list, most: int) -> list[list]:
-    """Parts of similar sizes, none larger than `most`."""
-    bounds = np.linspace(0, len(items), -(-len(items) // most) + 1).round().astype(int)
-    return [items[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+def _cut(job: _Job, data: Dataset, seeds: Sequence[int]) -> list[list[Cell]]:
+    """Shards: all schedules of a few seeds, or some schedules of one seed where these do not fit."""
+    count, most = len(job.schedules), _fitting(job, data)
+    if count > most:
+        parts = np.array_split(np.arange(count), -(-count // most))
+        return [[(k, seed) for k in part.tolist()] for seed in seeds for part in parts]
+    parts = np.array_split(np.array(seeds), -(-len(seeds) // (most // count)))
+    return [[(k, seed) for seed in part.tolist() for k in range(count)] for part in parts]
 
 
 def _fitting(job: _Job, data: Dataset) -> int:
-    """How many replicas of an update fit into memory, from one forward pass."""
-    device, saved = data.x_train.device, 0
-    model = job.model(0, device)
+    """How many replicas may be in a stack: as many as fit into memory, by the tensors that one forward pass keeps."""
+    device, kept = data.x_train.device, 0
+    model, size = job.model(0, device), job.options["batch_size"]
 
     def count(tensor):
-        nonlocal saved
-        saved += tensor.numel() * tensor.element_size()
+        nonlocal kept
+        kept += tensor.numel() * tensor.element_size()
         return tensor
 
-    batch = job.options["batch_size"]
     with runtime.seeded(0), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        job.options["loss"](model(data.x_train[:batch]), data.y_train[:batch])
+        job.options["loss"](model(data.x_train[:size]), data.y_train[:size])
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     memory = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else MEMORY
-    return max(1, memory // (saved + 6 * weights))
+    fits = max(1, memory // (kept + 6 * weights))
+    return fits if device.type == "cuda" else min(fits, REPLICAS)
 
 
 def _choose(job: _Job, data: Dataset, shard: Sequence[Cell], size: int, way: str | None) -> tuple[str, str]:
@@ -335,7 +306,7 @@ def _choose(job: _Job, data: Dataset, shard: Sequence[Cell], size: int, way: str
     if way == "loop" or size == 1:
         return "loop", "asked for" if way else "a single run"
     try:
-        pair = Stack([job.model(seed, data.x_train.device) for _, seed in shard[:2]])
+        pair = Stack([job.model(seed, data.x_train.device) for _, seed in (shard[0], shard[-1])])
         pair.check(data.x_train[:2])
         pair.losses(data.x_train[None, :2], data.y_train[None, :2], job.options["loss"]).sum().backward()
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
@@ -343,28 +314,23 @@ def _choose(job: _Job, data: Dataset, shard: Sequence[Cell], size: int, way: str
         if way == "stack":
             raise ValueError(f"way={way!r}: must be 'loop', as this model cannot be stacked: {problem}") from error
         return "loop", f"the model cannot be stacked: {problem}"
-    if way == "stack":
-        return "stack", "asked for"
-    if size * job.options["steps"] < WORTH_MEASURING:
-        return "stack", "too short to measure"
+    if way == "stack" or size * job.options["steps"] < WORTH_MEASURING:
+        return "stack", "asked for" if way else "too short to measure"
     seconds = {kind: _seconds(job, data, shard, kind) for kind in ("stack", "loop")}
     faster = min(seconds, key=lambda kind: seconds[kind])
     return faster, ", ".join(f"{value * 1e6:.0f} µs an update in a {kind}" for kind, value in seconds.items())
 
 
 def _seconds(job: _Job, data: Dataset, shard: Sequence[Cell], way: str) -> float:
-    """Seconds of an update of one replica, the fastest of a few after the first."""
-    shard = list(shard) if way == "stack" else list(shard[:1])
-    stamps: list[float] = []
-    model: nn.Module = Stack([job.model(seed, data.x_train.device) for _, seed in shard])
-    if way == "loop":
-        model = job.model(shard[0][1], data.x_train.device)
+    """Seconds of an update of one replica, the fastest of a few after the first ones, which prepare."""
+    models = [job.model(seed, data.x_train.device) for _, seed in (shard if way == "stack" else shard[:1])]
+    model, stamps = Stack(models) if way == "stack" else models[0], []
 
-    def stamp(run) -> None:
+    def stamp(run: Run) -> None:
         run.loss[run.step - 1].sum().item()
         stamps.append(time.perf_counter())
 
-    steps = MEASURED + 1 if way == "stack" and data.x_train.device.type == "cpu" else 4 * MEASURED + 1
-    options = job.options | {"steps": steps, "eval_every": None, "callbacks": [stamp]}
-    train(model, (data.x_train, data.y_train), [0.0] * len(shard) if way == "stack" else 0.0, seed=0, **options)
-    return float(np.diff(stamps).min()) / len(shard)
+    few = 4 if way == "stack" and data.x_train.device.type == "cpu" else 13
+    options = job.options | {"steps": few, "eval_every": None}
+    train(model, (data.x_train, data.y_train), 0.0, seed=0, callbacks=[stamp], **options)
+    return float(np.diff(stamps).min()) / len(models)

@@ -81,7 +81,7 @@ class Stack(nn.Module):
 
     @property
     def template(self) -> nn.Module:
-        """The layers and settings that all replicas share, in a module without values."""
+        """The layers and settings that all replicas share, in a module whose values mean nothing."""
         return self._template[0]
 
     def check(self, x: torch.Tensor) -> None:
@@ -94,7 +94,7 @@ class Stack(nn.Module):
             ValueError: the forward pass puts new tensors in the place of buffers, which a stack would lose.
         """
         if self._layers is None:
-            model = copy.deepcopy(self.template).to_empty(device=x.device)
+            model = copy.deepcopy(self.template)
             before = {name: id(tensor) for name, tensor in model.named_buffers()}
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 model.train()(x)

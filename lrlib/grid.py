@@ -22,7 +22,8 @@ from lrlib.training import History, train
 
 __all__ = ["GridResult", "train_grid"]
 
-REPLICAS = 32  # in a stack on a CPU; larger ones gain nothing more
+REPLICAS = 32  # in a stack on a CPU; larger ones gain nothing more,
+CACHE = 2**22  # unless the parameters of all are no more bytes than this
 MEMORY = 2**30  # bytes of activations and parameters of a stack on a CPU; on a GPU half of what is free
 WORTH_MEASURING = 2000  # replica-updates
 CURVES = ("lr", "loss")
@@ -298,7 +299,7 @@ def _fitting(job: _Job, data: Dataset) -> int:
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     memory = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else MEMORY
     fits = max(1, memory // (kept + 6 * weights))
-    return fits if device.type == "cuda" else min(fits, REPLICAS)
+    return fits if device.type == "cuda" else min(fits, max(REPLICAS, CACHE // weights))
 
 
 def _choose(job: _Job, data: Dataset, shard: Sequence[Cell], size: int, way: str | None) -> tuple[str, str]:

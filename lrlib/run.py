@@ -212,7 +212,8 @@ class Run:
             self.active[0] = self._calm = False
             return
         before = [w.clone() for w in self.weights] if any(c.needs_moves for c in self.callbacks) else self.weights
-        self.rates[k] = torch.tensor([float(group["lr"]) for group in self.optimizer.param_groups])
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.rates[k] = torch.tensor(rates, dtype=torch.float64)
         closures = getattr(self.optimizer, "needs_closure", False) or isinstance(self.optimizer, torch.optim.LBFGS)
         self.optimizer.step(*[closure] * closures)
         self.gradients = [p.grad[None] for p in self._params if p.grad is not None]

@@ -26,7 +26,9 @@ def device_name() -> str:
     if where.type != "cpu":
         return torch.cuda.get_device_name(where) if where.type == "cuda" else where.type.upper()
     info = Path("/proc/cpuinfo")
-    model = re.search(r"^model name\s*: (.+)$", info.read_text() if info.is_file() else "", re.MULTILINE)
+    model = re.search(
+        r"^model name\s*: (.+)$", info.read_text(encoding="utf-8") if info.is_file() else "", re.MULTILINE
+    )
     return model[1] if model else platform.processor() or "CPU"
 
 

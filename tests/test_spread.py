@@ -7,6 +7,7 @@ from concurrent.futures.process import BrokenProcessPool
 import joblib
 import pytest
 
+import lrlib.spread
 from lrlib.spread import spread
 
 
@@ -60,7 +61,9 @@ class TestProcesses:
         assert os.getpid() not in {pid for _, pid in results}
         assert (tmp_path / "calls").read_text().split().count("4") == 2
 
-    def test_an_item_that_always_kills_is_given_up(self):
+    def test_an_item_that_always_kills_is_given_up(self, monkeypatch):
+        monkeypatch.setattr(lrlib.spread, "FAILURES", 1)  # each costs new processes
+
         def work(item):
             if item == 1:
                 os.kill(os.getpid(), signal.SIGKILL)

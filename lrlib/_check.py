@@ -52,8 +52,9 @@ def integer(name: str, value, minimum: int) -> int:
     allowed = f"an integer >= {minimum}"
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}={value!r}: must be {allowed}")
-    _require(value >= minimum, name, value, allowed)
-    return int(value)
+    number = int(value)
+    _require(number >= minimum, name, value, allowed)
+    return number
 
 
 def increasing(name: str, values, minimum: int) -> list[int]:

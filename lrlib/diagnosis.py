@@ -8,24 +8,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import nn
 
 from lrlib.schedules import Schedule
 from lrlib.training import History
 
-__all__ = ["Finding", "UpdateRatios", "diagnose", "SIGNATURES"]
-
-SIGNATURES = (
-    "overflow",
-    "arithmetic at zero",
-    "scheduler",
-    "too high",
-    "too low",
-    "warm-up missing",
-    "plateau",
-    "stale BatchNorm",
-)
+__all__ = ["Finding", "diagnose"]
 
 # A classifier starts near the loss of guessing, and a batch of 8 or more scatters around it by less than a tenth.
 SPIKE = 2.0  # a loss of twice the start is worse than knowing nothing, and far outside that scatter
@@ -34,7 +21,8 @@ RISE = 1.3  # three times the scatter: enough where the run has learned nothing 
 NOTHING = 0.95  # of the start: with a loss above this the run has learned nothing
 LEARNED = 0.7  # of the start: what a run of useful length is below, unless the task is mostly noise
 BLOW_UP = 10.0  # times the start: float32 overflows near 1e38, so a loss on its way there passes this first
-FAR = 1.0  # sum of the update ratios: below it the weights cannot have moved by more than their own length
+FAR = 1.0  # of the first weights: a run that cannot have moved them by their own length is close to where it began
+REPLACED = 1.0  # of the weights in the last update: it put others in their place
 LARGE_UPDATE = 0.1  # of the weights in one step: ten such steps replace them
 EARLY = 0.1  # of the run: as long as common warm-ups last
 STALLED = 0.1  # fall from the second quarter to the last, of the loss: one like 1/√t would fall by a third there
@@ -49,7 +37,8 @@ class Finding:
     """One thing that is wrong with a run.
 
     Attributes:
-        signature: one of :data:`SIGNATURES`.
+        signature: "overflow", "arithmetic at zero", "scheduler", "too high", "too low", "warm-up missing", "plateau" or
+            "stale BatchNorm".
         evidence: the figures of this run that say so.
         advice: what to try.
     """
@@ -62,57 +51,6 @@ class Finding:
         return f"{self.signature}: {self.evidence}. Try: {self.advice}."
 
     __repr__ = __str__
-
-
-class UpdateRatios:
-    r"""A callback for :func:`lrlib.train` that logs the relative size of every update, layer by layer.
-
-    .. math:: r_{t,l} = \|\theta_{t+1,l} - \theta_{t,l}\| \,/\, \|\theta_{t,l}\|
-
-    A layer is a trainable parameter tensor. Where it was all zero, the ratio is infinite, or NaN if it stayed so.
-
-    Args:
-        model: the one that will be trained; its weights are copied at construction and after every update.
-
-    Attributes:
-        names: of the L parameters, in the model's order.
-
-    Source: A. Karpathy, lecture 5 of Stanford's CS231n (2016), where the ratio is said to be best near 1e-3.
-
-    Example:
-        >>> import lrlib
-        >>> with lrlib.seeded(0):
-        ...     model = lrlib.mlp(64, 16, 10)
-        >>> watch = UpdateRatios(model)
-        >>> _ = lrlib.train(model, lrlib.digits(), lrlib.constant(0.1), steps=5, callbacks=[watch])
-        >>> watch.names
-        ['1.weight', '1.bias', '3.weight', '3.bias']
-        >>> watch.ratios.shape
-        (5, 4)
-    """
-
-    def __init__(self, model: nn.Module):
-        self.names = [name for name, p in model.named_parameters() if p.requires_grad]
-        self._before = self._copy(model)
-        self._rows: list[torch.Tensor] = []
-
-    @staticmethod
-    def _copy(model: nn.Module) -> list[torch.Tensor]:
-        return [p.detach().clone() for p in model.parameters() if p.requires_grad]
-
-    def __call__(self, updates_done: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Log the update that was just made."""
-        after = self._copy(model)
-        pairs = zip(self._before, after, strict=True)
-        self._rows.append(torch.stack([torch.dist(new, old) / old.norm() for old, new in pairs]))
-        self._before = after
-
-    @property
-    def ratios(self) -> np.ndarray:
-        """The ratios of all updates so far, shape (U, L)."""
-        if not self._rows:
-            return np.empty((0, len(self.names)))
-        return torch.stack(self._rows).double().cpu().numpy()
 
 
 def diagnose(history: History, planned: Schedule | None = None) -> list[Finding]:
@@ -129,6 +67,7 @@ def diagnose(history: History, planned: Schedule | None = None) -> list[Finding]
 
     Raises:
         TypeError: an argument is of another type.
+        ValueError: the history is that of a stack.
 
     Example:
         >>> import lrlib
@@ -142,6 +81,8 @@ def diagnose(history: History, planned: Schedule | None = None) -> list[Finding]
         raise TypeError(f"history={history!r}: must be a History, as lrlib.train returns it")
     if planned is not None and not isinstance(planned, Schedule):
         raise TypeError(f"planned={planned!r}: must be a Schedule")
+    if history.loss.ndim != 1:
+        raise ValueError(f"history: is of {len(history.loss)} replicas, must be of one network")
     if history.diverged_at is not None:
         return [_not_finite(history)]
     findings = [_scheduler(history, planned) or _progress(history), _batchnorm(history)]
@@ -149,18 +90,19 @@ def diagnose(history: History, planned: Schedule | None = None) -> list[Finding]
 
 
 def _not_finite(history: History) -> Finding:
-    loss, ratio, value = history.loss, history.update_ratio, history.diverged_loss
+    loss, value = history.loss, history.diverged_loss
+    ratio = None if history.update_ratio is None or not len(loss) else float(history.update_ratio[-1])
     at = f"the loss was {value} at step {history.diverged_at}"
     if len(loss):
         highest = float(loss[-10:].max())
-        big = ratio is not None and not ratio[-1] <= FAR and not math.isnan(ratio[-1])
+        big = ratio is not None and ratio > REPLACED
         if highest > BLOW_UP * loss[0] or big:
             how = f"it had grown from {loss[0]:.3g} to {highest:.3g}"
             if big:
-                how += f", and the last update was {ratio[-1]:.2g} times the weights"
+                how += f", and the last update was {ratio:.2g} times the weights"
             return Finding("overflow", f"{at}; {how}", "a rate lower by ten or more, warm-up, or clipped gradients")
     calm = f"before it the loss was {loss[-1]:.3g}, with no growth" if len(loss) else "no update had been made"
-    if ratio is not None and len(ratio) and not np.isfinite(ratio[-1]):
+    if ratio is not None and not math.isfinite(ratio):
         likely = "that loss was finite and its gradient was not: a square root, a norm or a logarithm near zero"
     elif value is not None and math.isinf(value):
         likely = "infinite: a logarithm of zero or a number over zero"
@@ -184,10 +126,8 @@ def _scheduler(history: History, planned: Schedule | None) -> Finding | None:
     if spent > SPENT_SHARE * len(lr):
         evidence = f"the last {spent} of {len(lr)} updates ran at less than {SPENT:g} of the highest rate"
         return Finding("scheduler", evidence, "a horizon of as many steps as updates; one scheduler step an update")
-    low = lr < 0.01 * top
-    after_top = int(lr.argmax())
-    if low[after_top:].any() and last > 0.1 * top:
-        lowest = lr[after_top:].min()
+    lowest = lr[lr.argmax() :].min()
+    if lowest < 0.01 * top and last > 0.1 * top:
         evidence = f"the rate fell to {lowest / top:.1g} of its highest and ended at {last / top:.2g} of it"
         return Finding("scheduler", evidence, "a schedule whose horizon is the run's, and that holds its last value")
     changes = np.flatnonzero(np.diff(lr))
@@ -207,57 +147,57 @@ def _scheduler(history: History, planned: Schedule | None) -> Finding | None:
 
 
 def _against_plan(lr: np.ndarray, planned: Schedule) -> Finding | None:
-    steps = np.arange(len(lr))
+    steps, changes = np.arange(len(lr)), np.flatnonzero(np.diff(lr))
 
     def follows(of_step):
-        return np.allclose(lr, planned(of_step), rtol=1e-6, atol=1e-12)
+        return np.isclose(lr[: len(of_step)], planned(of_step), rtol=1e-6, atol=1e-12)
 
-    if follows(steps):
+    if follows(steps).all():
         return None
-    wrong = int(np.flatnonzero(~np.isclose(lr, planned(steps), rtol=1e-6, atol=1e-12))[0])
+    wrong = int(follows(steps).argmin())
     evidence = f"update {wrong} ran at {lr[wrong]:.3g}, planned was {planned(wrong):.3g}"
-    reason = ""
-    if follows(steps + 1):
-        reason = "; every update ran at the rate of the next one: the scheduler is stepped before the optimizer"
-    elif (lr == lr[0]).all():
-        reason = "; the rate never changed: the scheduler is not stepped, or was used up by a plot"
-    else:
-        changes = np.flatnonzero(np.diff(lr))
-        every = int(changes[0]) + 1
-        for times in (2, 3, 4, 8):
-            part = steps[: len(steps) // times]  # later steps are past the horizon
-            if np.allclose(lr[part], planned(part * times), rtol=1e-6, atol=1e-12):
-                reason = f"; the scheduler was stepped {times} times an update"
-        if not reason and every > 1 and follows(steps // every):
-            reason = f"; the scheduler was stepped once in {every} updates"
-    return Finding("scheduler", evidence + reason, "one scheduler step after each update, as many as the horizon")
+    # Of a scheduler that runs ahead the later steps are past the horizon.
+    ahead = [times for times in (2, 3, 4, 8) if times < len(lr) and follows(times * steps[: len(lr) // times]).all()]
+    if follows(steps + 1).all():
+        evidence += "; every update ran at the rate of the next one: the scheduler is stepped before the optimizer"
+    elif not len(changes):
+        evidence += "; the rate never changed: the scheduler is not stepped, or was used up by a plot"
+    elif ahead:
+        evidence += f"; the scheduler was stepped {ahead[-1]} times an update"
+    elif changes[0] and follows(steps // (changes[0] + 1)).all():
+        evidence += f"; the scheduler was stepped once in {changes[0] + 1} updates"
+    return Finding("scheduler", evidence, "one scheduler step after each update, as many as the horizon")
+
+
+def _end(history: History) -> float:
+    """The mean loss of the last twentieth of the run."""
+    return float(history.loss[-max(5, len(history.loss) // 20) :].mean())
 
 
 def _progress(history: History) -> Finding | None:
     """Too high, too low, warm-up missing or plateau: they exclude each other."""
     loss, ratio = history.loss, history.update_ratio
     lr = history.lr if history.lr.ndim == 1 else history.lr.max(axis=1)
-    start, end = loss[0], loss[-max(5, len(loss) // 20) :].mean()
-    largest = None if ratio is None else float(np.nanmax(ratio))
+    start, end = loss[0], _end(history)
+    largest, size, moved = 0.0, "", None
+    if ratio is not None:
+        largest, moved = float(np.nanmax(ratio)), math.expm1(np.nansum(np.log1p(ratio)))
+        size = f"; the largest update was {largest:.2g} times the weights"
     early = loss[: max(1, round(EARLY * len(loss)))].max()
     ends = f"it ended at {end:.3g}, having begun at {start:.3g}"
     if end > LEARNED * start:
-        thrown = loss.max() > RISE * start or (largest is not None and largest > LARGE_UPDATE)
+        thrown = loss.max() > RISE * start or largest > LARGE_UPDATE
         five = np.convolve(loss, np.ones(5) / 5, mode="valid") if len(loss) >= 5 else loss
         if five.max() > SUSTAINED * start or (end > NOTHING * start and thrown):
-            evidence = f"the loss rose to {loss.max():.3g}; {ends}"
-            if largest is not None:
-                evidence += f"; the largest update was {largest:.2g} times the weights"
+            evidence = f"the loss rose to {loss.max():.3g}; {ends}{size}"
             return Finding("too high", evidence, "a rate lower by ten, or the highest stable one of a range test")
-        if end > PROGRESS * start if ratio is None else np.nansum(ratio) < FAR:
+        if end > PROGRESS * start if moved is None else moved < FAR:
             evidence = f"the loss never rose and hardly fell: {ends}"
-            if ratio is not None:
-                evidence += f"; all updates together are {np.nansum(ratio):.2g} times the weights"
+            if moved is not None:
+                evidence += f"; all updates together can have moved the weights by {moved:.2g} of their length at most"
             return Finding("too low", evidence, "a rate higher by ten, or a range test")
     elif early > SPIKE * start and lr[0] > 0.5 * lr.max():
-        evidence = f"the loss rose to {early:.3g} in the first tenth of the run, at its full rate; {ends}"
-        if largest is not None:
-            evidence += f"; the largest update was {largest:.2g} times the weights"
+        evidence = f"the loss rose to {early:.3g} in the first tenth of the run, at its full rate; {ends}{size}"
         return Finding("warm-up missing", evidence, "a linear warm-up over a tenth of the run, or a lower rate")
     quarters = [part.mean() for part in np.array_split(loss, 4)]
     stalled = quarters[1] < PROGRESS * start and 1 - quarters[3] / quarters[1] < STALLED
@@ -271,7 +211,7 @@ def _progress(history: History) -> Finding | None:
 
 
 def _batchnorm(history: History) -> Finding | None:
-    end = history.loss[-max(5, len(history.loss) // 20) :].mean()
+    end = _end(history)
     start, test, accuracy = history.loss[0], history.final_loss, history.accuracy
     expected = math.exp(-end)  # the geometric mean of the probability of the right label
     if end < LEARNED * start and (test > SPIKE * start or (test > start and accuracy < 0.6 * expected)):

@@ -82,13 +82,9 @@ def _conv(channels_in: int, channels_out: int, stride: int, norm: str | None) ->
     return conv
 
 
-def _picture_arguments(width: int, in_channels: int, num_classes: int, norm: str | None) -> tuple[int, int, int]:
+def _checked(norm: str | None, **numbers: int) -> list[int]:
     _check.choice("norm", norm, PICTURE_NORMS)
-    return (
-        _check.integer("width", width, 1),
-        _check.integer("in_channels", in_channels, 1),
-        _check.integer("num_classes", num_classes, 1),
-    )
+    return [_check.integer(name, number, 1) for name, number in numbers.items()]
 
 
 def conv_net(width: int = 16, in_channels: int = 1, num_classes: int = 10, norm: str | None = "batch") -> nn.Sequential:
@@ -111,7 +107,7 @@ def conv_net(width: int = 16, in_channels: int = 1, num_classes: int = 10, norm:
         >>> conv_net(width=8)(torch.zeros(5, 1, 16, 16)).shape
         torch.Size([5, 10])
     """
-    width, in_channels, num_classes = _picture_arguments(width, in_channels, num_classes, norm)
+    width, in_channels, num_classes = _checked(norm, width=width, in_channels=in_channels, num_classes=num_classes)
 
     def layer(channels_in: int, channels: int) -> list[nn.Module]:
         return [_conv(channels_in, channels, 1, norm), PICTURE_NORMS[norm](channels), nn.ReLU()]
@@ -192,7 +188,7 @@ class PreResNet(nn.Module):
         depth = _check.integer("depth", depth, 1)
         if depth < 8 or depth % 6 != 2:
             raise ValueError(f"depth={depth!r}: must be 6n + 2 with n >= 1, such as 8, 14, 20, 32, 56")
-        width, in_channels, num_classes = _picture_arguments(width, in_channels, num_classes, norm)
+        width, in_channels, num_classes = _checked(norm, width=width, in_channels=in_channels, num_classes=num_classes)
         if not isinstance(skip, bool):
             raise TypeError(f"skip={skip!r}: must be True or False")
         self.stem = _conv(in_channels, width, 1, norm)
@@ -249,7 +245,7 @@ def resnet9(width: int = 64, in_channels: int = 3, num_classes: int = 10) -> nn.
         >>> f"{parameter_count(resnet9()):,}"
         '6,573,120'
     """
-    w, in_channels, num_classes = _picture_arguments(width, in_channels, num_classes, "batch")
+    w, in_channels, num_classes = _checked(None, width=width, in_channels=in_channels, num_classes=num_classes)
 
     def layer(channels_in: int, channels: int, *pool: nn.Module) -> list[nn.Module]:
         conv = nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
@@ -295,4 +291,4 @@ def in_bfloat16(model: nn.Module) -> nn.Module:
         >>> fast(torch.zeros(5, 3, 32, 32)).dtype, {p.dtype for p in fast.parameters()}
         (torch.float32, {torch.float32})
     """
-    return _InBfloat16(model.to(memory_format=torch.channels_last))
+    return _InBfloat16(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]

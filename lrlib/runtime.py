@@ -9,9 +9,7 @@ from torch import nn
 
 from lrlib import _check
 
-__all__ = ["SCALES", "scale_name", "at_scale", "device", "seeded", "modes_kept", "setup"]
-
-SCALES = ("tour", "full")
+__all__ = ["scale_name", "at_scale", "device", "seeded", "setup"]
 
 
 def scale_name() -> str:
@@ -20,7 +18,7 @@ def scale_name() -> str:
     Raises:
         ValueError: the variable holds anything else.
     """
-    return _check.choice("LRLIB_SCALE", os.environ.get("LRLIB_SCALE", "tour"), SCALES)
+    return _check.choice("LRLIB_SCALE", os.environ.get("LRLIB_SCALE", "tour"), ("tour", "full"))
 
 
 def at_scale(*, tour, full):

@@ -48,16 +48,18 @@ def pictures() -> None:
 
 def range_tests() -> list[dict]:
     tests = []
-    noisy = {"min_lr": 1e-4, "max_lr": 10.0, "num_iter": 300, "batch_size": 16}
-    for name, data, sweep in (
-        ("digits, batches of 64", lrlib.digits(), {"min_lr": 1e-4, "max_lr": 10.0, "num_iter": 100}),
-        ("harder digits, batches of 16", lrlib.hard_digits(), noisy),
-        ("digits, a sweep that ends too early", lrlib.digits(), {"min_lr": 1e-4, "max_lr": 0.1, "num_iter": 100}),
+    for name, data, batch_size, max_lr, num_iter in (
+        ("digits, batches of 64", lrlib.digits(), 64, 10.0, 100),
+        ("harder digits, batches of 16", lrlib.hard_digits(), 16, 10.0, 300),
+        ("digits, a sweep that ends too early", lrlib.digits(), 64, 0.1, 100),
     ):
         with lrlib.seeded(0):
             model = torch.nn.Sequential(torch.nn.Flatten(), lrlib.mlp(data.x_train[0].numel(), 64, 10))
         optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-        test = finder.range_test(model, data, optimizer, reinitialize=True, **sweep)
+        test = finder.range_test(
+            model, data, optimizer, min_lr=1e-4, max_lr=max_lr, num_iter=num_iter, batch_size=batch_size,
+            reinitialize=True,
+        )  # fmt: skip
         loss = [[None if np.isnan(x) else float(f"{x:.5g}") for x in run] for run in test.loss]
         initial = [float(f"{x:.5g}") for x in test.initial_loss]
         tests.append({"name": name, "lr": test.lr.tolist(), "loss": loss, "initial_loss": initial})
@@ -70,7 +72,7 @@ def draw_quadratic() -> None:
     x, y = np.meshgrid(np.linspace(-2.6, 2.6, 200), np.linspace(-1.5, 1.5, 200))
     left.contour(x, y, (0.5 * x**2 + 10 * y**2) / 2, levels=8, colors="0.75", linewidths=0.8, linestyles="-")
     for rate in (0.05, 0.17, 0.205):
-        path = quadratic.descend(np.diag([0.5, 10.0]), [-2.0, 0.8], rate, 60)
+        path = quadratic.descend(np.diag([0.5, 10.0]), np.array([-2.0, 0.8]), rate, 60)
         left.plot(*path.T, marker=".", label=f"η = {rate}")
         right.semilogy((0.5 * path[:, 0] ** 2 + 10 * path[:, 1] ** 2) / 2, label=f"η = {rate}")
     left.set(xlabel="flat direction x", ylabel="steep direction y", ylim=(-1.5, 1.5), title="Paths")

@@ -5,7 +5,6 @@
 Each pixel is one training run of the same small network: two layers, each with its own learning rate. Takes minutes.
 """
 
-import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -87,4 +86,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

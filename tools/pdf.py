@@ -17,7 +17,7 @@ from chromium import CHROMIUM, LAUNCH, MISSING
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
 PAGE, PDF = ROOT / "_build" / "the-learning-rate.html", ROOT / "_build" / "the-learning-rate.pdf"
-UNCOLOURED = ["n", "nn", "p", "w"]  # classes of tokens that look like the text around them
+UNCOLOURED = {"n", "nn", "p", "w"}  # classes of tokens that look like the text around them
 REFERENCES = ("href", "src", "for", "aria-labelledby", "aria-describedby")
 
 STYLE = """
@@ -81,11 +81,13 @@ def moved(reference: str, name: str, names: set[str], base: str = "html") -> str
 
 def article(html: str, name: str, names: set[str]) -> Tag:
     """The text of a built page, its ids and links those of the one page. Of a repeated id the first stays."""
-    text = BeautifulSoup(html, "html.parser").find("article")
+    text = BeautifulSoup(html, "html.parser").article
+    if text is None:
+        raise ValueError(f"{name}: has no article, must be a built page")
     for script in text.find_all("script"):
         script.decompose()
     for token in text.select(".highlight span"):  # each would be an object of the PDF, for readers of screens
-        if token.get("class", [None])[0] in UNCOLOURED:
+        if set(token.get_attribute_list("class")[:1]) & UNCOLOURED:
             token.unwrap()
     seen = set()
     for tag in text.find_all(True):
@@ -93,9 +95,9 @@ def article(html: str, name: str, names: set[str]) -> Tag:
             del tag["id"]
         elif tag.get("id"):
             seen.add(tag["id"])
-            tag["id"] = anchor(name, tag["id"])
+            tag["id"] = anchor(name, str(tag["id"]))
         for attribute in REFERENCES:
-            value = tag.get(attribute)
+            value = str(tag.get(attribute, ""))
             if value and attribute in ("href", "src"):
                 tag[attribute] = moved(value, name, names)
             elif value:
@@ -109,20 +111,20 @@ def article(html: str, name: str, names: set[str]) -> Tag:
 def one_page(toc: dict, html: Path) -> str:
     """The whole book as one HTML page, to lie beside the folder `html` of the built pages."""
     names = in_order(toc)
-    head = BeautifulSoup((html / f"{names[0]}.html").read_text(encoding="utf-8"), "html.parser").head
+    first = BeautifulSoup((html / f"{names[0]}.html").read_text(encoding="utf-8"), "html.parser")
     kept = [
         tag
-        for tag in head.find_all(["link", "script"])
+        for tag in first.select("head link, head script")
         if tag.get("rel") == ["stylesheet"] or "mathjax" in str(tag).lower() and tag.name == "script"
     ]
     for tag in kept:
         for attribute in ("href", "src"):
             if tag.get(attribute):
-                tag[attribute] = moved(tag[attribute], names[0], set(names), html.name)
+                tag[attribute] = moved(str(tag[attribute]), names[0], set(names), html.name)
     articles = [article((html / f"{name}.html").read_text(encoding="utf-8"), name, set(names)) for name in names]
     return (
         f'<!DOCTYPE html>\n<html lang="en" data-theme="light" data-mode="light"><head><meta charset="utf-8">'
-        f"{head.title}{''.join(map(str, kept))}<style>{STYLE}</style></head>"
+        f"{first.title}{''.join(map(str, kept))}<style>{STYLE}</style></head>"
         f"<body><main>{''.join(map(str, articles))}</main></body></html>\n"
     )
 

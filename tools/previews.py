@@ -39,11 +39,11 @@ def preview(element: Tag) -> str | None:
     '<div class="proof">Lemma</div>'
     >>> preview(BeautifulSoup('<section id="s">long</section>', "html.parser").section)
     """
-    if element.name != "figure" and not set(KINDS) & set(element.get("class", [])):
+    if element.name != "figure" and not set(KINDS) & set(element.get_attribute_list("class")):
         return None
     element = copy.copy(element)
     for link in element.find_all("a"):
-        if "headerlink" in link.get("class", []):
+        if "headerlink" in link.get_attribute_list("class"):
             link.decompose()
         else:
             link.unwrap()

@@ -105,7 +105,7 @@ class Callback:
 
     def due(self, step: int) -> bool:
         """Whether to call it after so many updates."""
-        return step in self.at if self.at is not None else step > 0 and step % self.every == 0
+        return step in self.at if self.at is not None else step > 0 and step % (self.every or 1) == 0
 
     def start(self, run: "Run") -> None:
         """Called before the first update."""
@@ -319,7 +319,7 @@ class UpdateRatios(Callback):
         self._whole: list[torch.Tensor] = []
 
     def due(self, step: int) -> bool:
-        return step > 0 and (step - 1) % self.every == 0
+        return step > 0 and (step - 1) % (self.every or 1) == 0
 
     def __call__(self, run: "Run") -> None:
         self.names = run.names

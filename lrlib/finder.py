@@ -351,8 +351,8 @@ def range_test(
             if reinitialize and repeat:
                 with runtime.seeded(seed + repeat):
                     for module in model.modules():
-                        if hasattr(module, "reset_parameters"):
-                            module.reset_parameters()
+                        if callable(reset := getattr(module, "reset_parameters", None)):
+                            reset()
             history = train(
                 model,
                 data,
@@ -426,8 +426,8 @@ def _restored(model: nn.Module, optimizer: torch.optim.Optimizer, data) -> Itera
         for name in set(vars(optimizer)) - set(attributes) - {"state", "param_groups"}:
             delattr(optimizer, name)
         vars(optimizer).update(attributes)  # a scheduler wraps its optimizer's step
-        for generator, saved in generators.items():
-            generator.set_state(saved)
+        for generator, generator_state in generators.items():
+            generator.set_state(generator_state)
         random.setstate(random_state)
         np.random.set_state(numpy_state)
 

@@ -18,7 +18,7 @@ from lrlib.run import Run
 from lrlib.schedules import Schedule
 from lrlib.spread import spread
 from lrlib.stack import Loss, Stack
-from lrlib.training import History, train
+from lrlib.training import History, make_run, train
 
 __all__ = ["GridResult", "train_grid"]
 
@@ -230,9 +230,9 @@ def _distinct(seeds) -> tuple[int, ...]:
 
 def _refuse_early(job: _Job, data: Dataset) -> None:
     """Let :func:`lrlib.train` refuse every schedule that it would refuse later, before anything is trained."""
+    options = {name: value for name, value in job.options.items() if name != "eval_every"}
     for schedule in job.schedules:
-        options = {name: value for name, value in job.options.items() if name != "eval_every"}
-        Run(nn.Linear(1, 1), (data.x_train, data.y_train), schedule, **options, seed=0, callbacks=[])
+        make_run(nn.Linear(1, 1), (data.x_train, data.y_train), schedule, **options, seed=0, callbacks=[])
 
 
 def _run(job: _Job, shard: Sequence[Cell], way: str) -> dict[Cell, dict]:
@@ -261,7 +261,7 @@ def _padded(history: History, job: _Job) -> dict:
     """A single run in the form of a stack's row: NaN after its end, but for the last evaluation."""
     steps, every = job.options["steps"], job.options["eval_every"]
     planned = np.array([*(range(0, steps, every) if every else ()), steps])
-    row = {"eval_step": planned, "diverged_at": -1 if history.diverged_at is None else history.diverged_at}
+    row: dict = {"eval_step": planned, "diverged_at": -1 if history.diverged_at is None else history.diverged_at}
     for name in MEASURED[:4]:
         values, length = getattr(history, name), steps if name in CURVES else len(planned)
         row[name] = np.pad(values.astype(float), (0, length - len(values)), constant_values=np.nan)

@@ -230,9 +230,9 @@ def _architecture(model: nn.Module) -> list:
 
 def _layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:
     """The named layers after Flatten of a multilayer perceptron; None for any other model."""
-    if type(model) is not nn.Sequential:
+    if type(model) is not nn.Sequential or not len(model):
         return None
-    (first, flatten), *layers = list(model.named_children()) or [("", None)]
+    (_, flatten), *layers = model.named_children()
     if type(flatten) is not nn.Flatten or (flatten.start_dim, flatten.end_dim) != (1, -1) or not layers:
         return None
     known = (nn.Linear, nn.BatchNorm1d, nn.LayerNorm, *ELEMENTWISE)

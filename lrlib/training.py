@@ -14,9 +14,11 @@ from lrlib.callbacks import Callback, Evaluate, UpdateRatios, evaluate
 from lrlib.data import Dataset
 from lrlib.minibatches import Data
 from lrlib.rule import Rule
+from lrlib.rules import SGD
 from lrlib.run import Run
 from lrlib.schedules import Schedule
 from lrlib.stack import Loss, Stack
+from lrlib.updates import OptimizerRun, RuleRun
 
 __all__ = ["History", "Run", "train", "evaluate"]
 
@@ -132,55 +134,55 @@ def train(
         at = range(0 if eval_every else every, max(steps, every + 1), every)
         tests = Evaluate(sets[0].x_test, sets[0].y_test, at=at, loss=loss)
     watching = [callback for callback in (ratios, *callbacks, tests) if callback is not None]
-    run = Run(
-        model,
-        data,
-        schedule,
-        steps=steps,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        loss=loss,
-        seed=seed,
-        callbacks=watching,
-    )
+    options = {"steps": steps, "batch_size": batch_size, "loss": loss, "seed": seed, "callbacks": watching}
+    run = make_run(model, data, schedule, optimizer, **options)
     with runtime.seeded(run.seeds[0]):
         if resume is not None:
             run.load_state_dict(resume)
         run.go()
         if tests is not None:
-            with run.shown():
-                tests.again(run)
+            tests.again(run)
     model.train()
     return _history(run, tests, None if ratios is None else ratios.whole, started)
 
 
+def make_run(model: nn.Module, data, schedule, optimizer: Rule | torch.optim.Optimizer | None, **options) -> Run:
+    """The run that the arguments of :func:`train` describe, not yet begun: `options` are those of :class:`Run`."""
+    if isinstance(optimizer, torch.optim.Optimizer) and not isinstance(model, Stack):
+        return OptimizerRun(model, data, schedule, optimizer, **options)
+    rule = SGD() if optimizer is None else optimizer
+    if not isinstance(rule, Rule):
+        kinds = "a rule of lrlib" if isinstance(model, Stack) else "a rule of lrlib or a torch.optim.Optimizer"
+        raise TypeError(f"optimizer={optimizer!r}: must be {kinds}")
+    return RuleRun(model, data, schedule, rule, **options)
+
+
 def _history(run: Run, tests: Evaluate | None, ratios: np.ndarray | None, started: float) -> History:
+    """What is left of a run, as arrays; of one network cut off where it ended."""
     diverged, updates = run.diverged_at.cpu().numpy(), run.updates()
     losses, rates = run.loss.cpu().numpy().T.copy(), run.rates.cpu().numpy()
     found = np.array([losses[r, k] if k >= 0 else np.nan for r, k in enumerate(diverged)])
     after = np.arange(run.steps) >= updates[:, None]
     losses[after] = np.nan
-    planned = np.array([], dtype=int)
-    test = np.empty((2, run.size, 0))
+    planned, test = np.array([], dtype=int), np.empty((2, run.size, 0))
     if tests is not None:
-        measured = np.stack([tests.loss, tests.accuracy]).reshape(2, run.size, -1)
-        planned, test = np.array(tests.steps), measured
-        if isinstance(run.model, Stack):  # what a replica did not do is NaN; the last column is of what it left
-            planned = np.array([*(step for step in sorted(tests.at or ()) if step < run.steps), run.steps])
-            test = np.full((2, run.size, len(planned)), np.nan)
-            test[:, :, : measured.shape[2] - 1], test[:, :, -1] = measured[:, :, :-1], measured[:, :, -1]
-            ended = np.where(diverged < 0, run.steps, diverged)[:, None]
-            test[:, :, :-1][:, planned[:-1] > ended] = np.nan
-    values = {"eval_step": planned, "update_ratio": ratios, "seconds": time.perf_counter() - started}
+        planned, test = np.array(tests.steps), np.stack([tests.loss, tests.accuracy]).reshape(2, run.size, -1)
     if isinstance(run.model, Stack):
+        if tests is not None:
+            planned, test = _as_planned(tests, test, np.where(diverged < 0, run.steps, diverged), run.steps)
         rates = np.where(after, np.nan, rates.T)
-        return History(
-            lr=rates, loss=losses, test_loss=test[0], test_accuracy=test[1], diverged_at=diverged, updates=updates,
-            diverged_loss=found, **values,
-        )  # fmt: skip
-    u, ended = int(updates[0]), diverged[0] >= 0
-    return History(
-        lr=rates[:u, 0] if rates.shape[1] == 1 else rates[:u], loss=losses[0, :u], test_loss=test[0, 0],
-        test_accuracy=test[1, 0], diverged_at=int(diverged[0]) if ended else None, updates=u,
-        diverged_loss=float(found[0]) if ended else None, **values,
-    )  # fmt: skip
+        seconds = time.perf_counter() - started
+        return History(rates, losses, ratios, planned, test[0], test[1], diverged, updates, seconds, found)
+    u, seconds = int(updates[0]), time.perf_counter() - started
+    rates = rates[:u, 0] if rates.shape[1] == 1 else rates[:u]
+    at, value = (int(diverged[0]), float(found[0])) if diverged[0] >= 0 else (None, None)
+    return History(rates, losses[0, :u], ratios, planned, test[0, 0], test[1, 0], at, u, seconds, value)
+
+
+def _as_planned(tests: Evaluate, test: np.ndarray, ended: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """All evaluations planned, NaN where a replica had ended before, but for the last one, of what it left."""
+    planned = np.array([*(step for step in sorted(tests.at or ()) if step < steps), steps])
+    values = np.full((2, len(ended), len(planned)), np.nan)
+    values[:, :, : test.shape[2] - 1], values[:, :, -1] = test[:, :, :-1], test[:, :, -1]
+    values[:, :, :-1][:, planned[:-1] > ended[:, None]] = np.nan
+    return planned, values

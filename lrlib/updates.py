@@ -1,0 +1,202 @@
+"""The two ways to update weights: by a rule, which may be captured on a GPU, and by a `torch.optim.Optimizer`."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from lrlib import _check, capture
+from lrlib.minibatches import MiniBatches, Place, row
+from lrlib.rule import Now, Rule, losses_at
+from lrlib.run import Run, copied, each
+from lrlib.scheduler import ScheduleLR
+from lrlib.schedules import Schedule
+
+__all__ = ["OptimizerRun", "RuleRun"]
+
+WARM_UP = 3  # updates before a graph is captured
+
+
+class RuleRun(Run):
+    """Replicas that a :class:`~lrlib.Rule` trains. An update reads its row of tables and asks the host for nothing."""
+
+    def __init__(self, model, data, schedule: Schedule | float | Sequence | None, rule: Rule, **options):
+        super().__init__(model, data, **options)
+        device = self.active.device
+        self._rule = rule
+        self.rates = _table("schedule", schedule, self.steps, self.size, _check.nonnegative).to(device)
+        self._settings = {
+            name: value
+            if isinstance(value, int | float)
+            else _table(name, value, self.steps, self.size, rule.check).to(device)
+            for name, value in rule.settings().items()
+        }
+        self.state = [rule.start(weight) for weight in self.weights]
+
+    def method_state(self):
+        return {"state": self.state}
+
+    def load_method_state(self, state):
+        for mine, saved in zip(self.state, state["state"], strict=True):
+            for name, tensor in saved.items():
+                mine[name].copy_(tensor)
+
+    def _update(self, k: Place, w: Place) -> None:
+        """Update k, on row w of the window of the order."""
+        x, y = self._batches.batch(w)
+        values = self.losses(x, y)
+        gradients = torch.autograd.grad(values.sum(), self._params, allow_unused=True)
+        used = [i for i, g in enumerate(gradients) if g is not None]
+        self.gradients = [g.view_as(self.weights[i]) for i, g in enumerate(gradients) if g is not None]
+        weights, values = [self.weights[i] for i in used], values.detach()
+        with torch.no_grad():
+            calm = isinstance(k, int) and self._calm and math.isfinite(values.sum().item())
+            _write(self.loss, k, values if calm else values.where(self.active, torch.nan))
+            if not calm:
+                newly = self.active & ~values.isfinite()
+                self.diverged_at.copy_(torch.where(newly, torch.as_tensor(k, device=newly.device), self.diverged_at))
+                self.active &= ~newly
+                self._calm = False
+            settings = {n: row(v, k) if isinstance(v, torch.Tensor) else v for n, v in self._settings.items()}
+            now = Now(
+                k + 1 if isinstance(k, int) else (k + 1).double()[0],
+                {"lr": row(self.rates, k)} | settings,
+                values,
+                losses_at(weights, lambda: self.losses(x, y)),
+                None if calm else self.active,
+            )
+            self.moves = self._rule.moves(self.gradients, weights, [self.state[i] for i in used], now)
+            if not calm:
+                self.moves = [m.where(self.active.view(-1, *[1] * (m.ndim - 1)), 0.0) for m in self.moves]
+            for weight, move in zip(weights, self.moves, strict=True):
+                weight.sub_(move)
+            if now.applied is not None:
+                _write(self.rates, k, now.applied)
+
+    def updater(self) -> Callable[[int], None]:
+        """On a CPU the update itself; on a GPU its graph, captured after a few updates and replayed."""
+        window, device = self._batches.window, self.active.device
+        fixed = self._rule.capturable and isinstance(self._batches, MiniBatches)
+        if not fixed or not capture.possible(device):
+            return lambda k: self._update(k, k % window)
+        first, replay = self.step, None
+        place, inside = (torch.tensor([k], device=device) for k in (first, first % window))
+
+        def update(k: int) -> None:
+            nonlocal replay
+            if k % window == 0:
+                inside.zero_()
+            if k < first + WARM_UP:
+                capture.aside(lambda: self._update(place, inside))
+            else:
+                replay = replay or capture.graph(lambda: self._update(place, inside))
+                replay()
+            place.add_(1)
+            inside.add_(1)
+
+        return update
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        plain = self._rule.evaluated(self.weights, self.state) is self.weights
+        kept = [] if plain else [weight.clone() for weight in self.weights]
+        self.leave()
+        yield
+        for mine, value in zip(self.weights, kept, strict=False):
+            mine.copy_(value)
+
+    def leave(self) -> None:
+        for mine, value in zip(self.weights, self._rule.evaluated(self.weights, self.state), strict=True):
+            if mine is not value:
+                mine.copy_(value)
+
+
+class OptimizerRun(Run):
+    """One network that a `torch.optim.Optimizer` trains, update by update as it is."""
+
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, model, data, schedule, optimizer: torch.optim.Optimizer, **options):
+        super().__init__(model, data, **options)
+        self.optimizer = optimizer
+        self._scheduler = None if schedule is None else ScheduleLR(optimizer, schedule)
+        self.rates = torch.full((self.steps, len(optimizer.param_groups)), torch.nan, dtype=torch.float64)
+        self._modes = [getattr(optimizer, mode, lambda: None) for mode in ("train", "eval")]  # of schedule-free methods
+        self._modes[0]()
+
+    def method_state(self):
+        scheduler = None if self._scheduler is None else self._scheduler.state_dict()
+        return {"optimizer": self.optimizer.state_dict(), "scheduler": scheduler}
+
+    def load_method_state(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(copied(state["optimizer"]))
+        if self._scheduler is not None:
+            self._scheduler.load_state_dict(state["scheduler"])
+
+    def updater(self) -> Callable[[int], None]:
+        closures = getattr(self.optimizer, "needs_closure", False) or isinstance(self.optimizer, torch.optim.LBFGS)
+        copies = any(callback.needs_moves for callback in self.callbacks)
+
+        def update(k: int) -> None:
+            x, y = self._batches.batch(k % self._batches.window)
+
+            def closure():
+                self.optimizer.zero_grad()
+                value = self.losses(x, y)[0]
+                if torch.is_grad_enabled():
+                    value.backward()
+                return value
+
+            value = self.loss[k] = closure().detach()
+            if not torch.isfinite(value):
+                self.diverged_at[0] = k
+                self.active[0] = self._calm = False
+                return
+            before = [weight.clone() for weight in self.weights] if copies else self.weights
+            rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+            self.rates[k] = torch.tensor(rates, dtype=torch.float64)
+            self.optimizer.step(*[closure] * closures)
+            self.gradients = [p.grad[None] for p in self._params if p.grad is not None]
+            self.moves = [old - new for old, new in zip(before, self.weights, strict=True)] if copies else []
+            if self._scheduler is not None and k + 1 < self.steps:
+                self._scheduler.step()
+
+        return update
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        self.leave()
+        yield
+        self._modes[0]()
+
+    def leave(self) -> None:
+        self._modes[1]()
+
+
+def _table(name: str, value, steps: int, size: int, check: Callable[[str, float], object]) -> torch.Tensor:
+    """Numbers and schedules as (T, R) in float64, each checked."""
+    columns: list[np.ndarray] = []
+    for entry in each(name, list(value) if isinstance(value, tuple | torch.Tensor) else value, size):
+        if not isinstance(entry, Schedule):
+            check(name, entry)
+            columns.append(np.full(steps, float(entry)))
+            continue
+        if entry.warmup_steps > steps:
+            raise ValueError(f"steps={steps!r}: must be >= {entry.warmup_steps}, the warm-up of {entry}")
+        columns.append(entry(np.arange(steps)))
+        for t in {columns[-1].argmin(), columns[-1].argmax(), np.isfinite(columns[-1]).argmin()}:
+            try:
+                check(name, float(columns[-1][t]))
+            except ValueError as error:
+                raise ValueError(f"{name}={entry!r}: at step {t}: {error}") from None
+    return torch.from_numpy(np.stack(columns, 1))
+
+
+def _write(table: torch.Tensor, k: Place, values: torch.Tensor) -> None:
+    if isinstance(k, int):
+        table[k] = values
+    else:
+        table.index_copy_(0, k, values.to(table.dtype)[None])

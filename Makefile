@@ -28,11 +28,9 @@ test: environment ## run every test, doctest and notebook, in parallel over the 
 full: environment ## run the chapters at full scale and write data/records (CHAPTERS="annealing ...")
 	@$(PY) -m lrlib.records $(notebooks_given)
 
-bench: environment ## run the benchmarks, one after the other
-	@set -e; for file in benchmarks/*.py; do \
-		if [ ! -e "$$file" ]; then echo "No benchmarks yet."; break; fi; \
-		echo "== $$file"; $(PY) "$$file"; \
-	done
+bench: environment ## run the benchmarks, one after the other, beside the peers of requirements-bench.lock
+	@$(PY) -m pip --disable-pip-version-check install -q --no-deps -r requirements-bench.lock
+	@set -e; for name in engine finder landscape; do echo "== $$name"; $(PY) benchmarks/$$name.py; done
 
 serve: book ## serve the built book on 127.0.0.1 (PORT=8000)
 	@echo "http://127.0.0.1:$(PORT)/"

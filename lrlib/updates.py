@@ -50,7 +50,7 @@ class RuleRun(Run):
         values = self.losses(x, y)
         gradients = torch.autograd.grad(values.sum(), self._params, allow_unused=True)
         used = [i for i, g in enumerate(gradients) if g is not None]
-        self.gradients = [g.view_as(self.weights[i]) for i, g in enumerate(gradients) if g is not None]
+        given = [g.view_as(self.weights[i]) for i, g in enumerate(gradients) if g is not None]
         weights, values = [self.weights[i] for i in used], values.detach()
         with torch.no_grad():
             calm = isinstance(k, int) and self._calm and math.isfinite(values.sum().item())
@@ -68,13 +68,21 @@ class RuleRun(Run):
                 losses_at(weights, lambda: self.losses(x, y)),
                 None if calm else self.active,
             )
-            self.moves = self._rule.moves(self.gradients, weights, [self.state[i] for i in used], now)
+            moves = self._rule.moves(given, weights, [self.state[i] for i in used], now)
             if not calm:
-                self.moves = [m.where(self.active.view(-1, *[1] * (m.ndim - 1)), 0.0) for m in self.moves]
-            for weight, move in zip(weights, self.moves, strict=True):
+                moves = [m.where(self.active.view(-1, *[1] * (m.ndim - 1)), 0.0) for m in moves]
+            for weight, move in zip(weights, moves, strict=True):
                 weight.sub_(move)
+            self.gradients, self.moves = self._of_all(used, given), self._of_all(used, moves)
             if now.applied is not None:
                 _write(self.rates, k, now.applied)
+
+    def _of_all(self, used: list[int], tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        """One for each of the weights, zero where the loss does not depend on it."""
+        if len(used) == len(self.weights):
+            return tensors
+        found = dict(zip(used, tensors, strict=True))
+        return [found[i] if i in found else torch.zeros_like(weight) for i, weight in enumerate(self.weights)]
 
     def updater(self) -> Callable[[int], None]:
         """On a CPU the update itself; on a GPU its graph, captured after a few updates and replayed."""
@@ -159,7 +167,7 @@ class OptimizerRun(Run):
             rates = [float(group["lr"]) for group in self.optimizer.param_groups]
             self.rates[k] = torch.tensor(rates, dtype=torch.float64)
             self.optimizer.step(*[closure] * closures)
-            self.gradients = [p.grad[None] for p in self._params if p.grad is not None]
+            self.gradients = [torch.zeros_like(p)[None] if p.grad is None else p.grad[None] for p in self._params]
             self.moves = [old - new for old, new in zip(before, self.weights, strict=True)] if copies else []
             if self._scheduler is not None and k + 1 < self.steps:
                 self._scheduler.step()

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 CONDA_NAMES = {"pytorch": "torch"}  # where conda-forge's name is another
 NOT_PACKAGES = {"python", "pip"}
-OPTIONAL = "rosetta"  # the extra of an optional test, with a lock of its own
+OPTIONAL = ("rosetta", "bench")  # extras with a lock of their own
 CUDA = re.compile(r"^(nvidia|cuda|cupy|triton|pytorch-triton)\b")
 
 
@@ -33,9 +33,9 @@ def read_lock(text: str) -> dict[str, str]:
 
 
 def read_ranges(project: dict) -> dict[str, SpecifierSet]:
-    """Name to range, of all direct dependencies and extras but the optional one."""
+    """Name to range, of all direct dependencies and extras but the optional ones."""
     extras = project["optional-dependencies"].items()
-    lists = [project["dependencies"], *(lines for extra, lines in extras if extra != OPTIONAL)]
+    lists = [project["dependencies"], *(lines for extra, lines in extras if extra not in OPTIONAL)]
     requirements = [Requirement(line) for lines in lists for line in lines]
     return {canonicalize_name(requirement.name): requirement.specifier for requirement in requirements}
 
@@ -116,10 +116,12 @@ def test_conda_has_the_versions_of_the_lock(pins, ranges, conda):
     assert conda_problems(pins, conda, set(ranges)) == []
 
 
-def test_rosetta_has_pins_that_satisfy_its_ranges_and_add_to_the_lock(pins, rosetta, project):
-    ranges = read_ranges({"dependencies": project["optional-dependencies"][OPTIONAL], "optional-dependencies": {}})
-    assert range_problems(rosetta, ranges) == lock_problems(rosetta) == []
-    assert not set(pins) & set(rosetta)
+@pytest.mark.parametrize("extra", OPTIONAL)
+def test_an_optional_extra_has_pins_that_satisfy_its_ranges_and_add_to_the_lock(extra, pins, project):
+    own = read_lock((ROOT / f"requirements-{extra}.lock").read_text(encoding="utf-8"))
+    ranges = read_ranges({"dependencies": project["optional-dependencies"][extra], "optional-dependencies": {}})
+    assert range_problems(own, ranges) == lock_problems(own) == []
+    assert not set(pins) & set(own)
 
 
 def test_the_page_rosetta_was_made_with_its_pins(pins, rosetta):

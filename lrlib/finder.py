@@ -6,11 +6,8 @@ over orders of the data, and over initialisations if asked, and every suggestion
 repeats, or not at all: where the curve holds no answer, :class:`NoSuggestion` says why.
 """
 
-import contextlib
-import copy
 import math
-import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -23,6 +20,7 @@ from torch.nn import functional as F
 from lrlib import _check, runtime
 from lrlib.callbacks import Periodic
 from lrlib.data import Dataset
+from lrlib.restore import restored
 from lrlib.run import Run
 from lrlib.schedules import Schedule
 from lrlib.stack import Loss
@@ -347,7 +345,7 @@ def range_test(
     schedules = [Schedule.from_table(rates * (ratio / max(built))) for ratio in built]
     losses = np.full((repeats, num_iter + 1), np.nan)
     for repeat in range(repeats):
-        with _restored(model, optimizer, data):
+        with restored(model, optimizer, data):
             if reinitialize and repeat:
                 with runtime.seeded(seed + repeat):
                     for module in model.modules():
@@ -388,53 +386,3 @@ class _Stop:
         self._lowest = min(self._lowest, smoothed)
         if smoothed > self._lowest + self._factor * self._initial:
             run.stop()
-
-
-@contextlib.contextmanager
-def _restored(model: nn.Module, optimizer: torch.optim.Optimizer, data) -> Iterator[None]:
-    """Put everything that a run changes back as it was, whatever happens inside the block."""
-    modules = [(module, module.training, dict(module._buffers)) for module in model.modules()]
-    tensors = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
-    gradients = [(p, None if p.grad is None else p.grad.clone(), p.requires_grad) for p in model.parameters()]
-    state = {p: copy.deepcopy(entries) for p, entries in optimizer.state.items()}
-    groups = [
-        {key: copy.deepcopy(value) for key, value in group.items() if key != "params"}
-        for group in optimizer.param_groups
-    ]
-    attributes = {name: value for name, value in vars(optimizer).items() if name not in ("state", "param_groups")}
-    generators = {generator: generator.get_state() for generator in _generators(data)}
-    random_state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        for module, mode, buffers in modules:
-            module.training = mode
-            module._buffers.clear()
-            module._buffers.update(buffers)
-        with torch.no_grad():
-            for tensor, value in tensors:
-                tensor.copy_(value)
-        for parameter, gradient, requires_grad in gradients:
-            parameter.requires_grad_(requires_grad)
-            parameter.grad = gradient
-        optimizer.state.clear()
-        optimizer.state.update(state)
-        for group, saved in zip(optimizer.param_groups, groups, strict=True):
-            for key in set(group) - set(saved) - {"params"}:
-                del group[key]
-            group.update(saved)
-        for name in set(vars(optimizer)) - set(attributes) - {"state", "param_groups"}:
-            delattr(optimizer, name)
-        vars(optimizer).update(attributes)  # a scheduler wraps its optimizer's step
-        for generator, generator_state in generators.items():
-            generator.set_state(generator_state)
-        random.setstate(random_state)
-        np.random.set_state(numpy_state)
-
-
-def _generators(data) -> set[torch.Generator]:
-    """The random generators of a loader and of its samplers."""
-    batch_sampler = getattr(data, "batch_sampler", None)
-    owners = (data, getattr(data, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
-    found = (getattr(owner, "generator", None) for owner in owners)
-    return {generator for generator in found if isinstance(generator, torch.Generator)}

@@ -491,7 +491,7 @@ class ReduceOnPlateau(_Plateau):
                 if self._max_cuts is not None and len(positions) > self._max_cuts:
                     run.stop([r])
                 else:
-                    run.rates[run.step :, r] *= self._factor
+                    run.cut(self._factor, [r])
 
 
 class EarlyStopping(_Plateau):

@@ -80,10 +80,16 @@ class Run(ABC):
         self._stopped_at = torch.full((self.size,), steps, device=device)
         self._calm = True  # all replicas are active, as far as the host knows
         self.callbacks = [c if isinstance(c, Callback) else Periodic(c, every=1) for c in callbacks]
+        for callback in self.callbacks:
+            callback.start(self)
 
     @abstractmethod
     def updater(self) -> Callable[[int], None]:
         """The function that makes update k, called with k = `step`, `step` + 1, ..."""
+
+    @abstractmethod
+    def cut(self, factor: float, replicas: Sequence[int] | None = None) -> None:
+        """Multiply the rates to come by a factor, of these replicas or of all."""
 
     @abstractmethod
     def shown(self) -> contextlib.AbstractContextManager[None]:
@@ -151,8 +157,6 @@ class Run(ABC):
     def go(self) -> None:
         """All updates from the present step on, with the callbacks."""
         self.model.train()
-        for callback in self.callbacks:
-            callback.start(self)
         if self.step == 0:
             self._call()
         update = self.updater()

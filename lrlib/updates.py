@@ -36,6 +36,10 @@ class RuleRun(Run):
         }
         self.state = [rule.start(weight) for weight in self.weights]
 
+    def cut(self, factor, replicas=None):
+        chosen = list(range(self.size)) if replicas is None else list(replicas)
+        self.rates[self.step :, chosen] *= factor
+
     def method_state(self):
         return {"state": self.state}
 
@@ -134,15 +138,23 @@ class OptimizerRun(Run):
         self.rates = torch.full((self.steps, len(optimizer.param_groups)), torch.nan, dtype=torch.float64)
         self._modes = [getattr(optimizer, mode, lambda: None) for mode in ("train", "eval")]  # of schedule-free methods
         self._modes[0]()
+        self._factor = 1.0  # of all cuts so far
+
+    def cut(self, factor, replicas=None):
+        self._factor *= factor
+        for group in self.optimizer.param_groups:
+            group["lr"] *= factor
 
     def method_state(self):
         scheduler = None if self._scheduler is None else self._scheduler.state_dict()
-        return {"optimizer": self.optimizer.state_dict(), "scheduler": scheduler}
+        return {"optimizer": self.optimizer.state_dict(), "scheduler": scheduler, "factor": self._factor}
 
     def load_method_state(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(copied(state["optimizer"]))
         if self._scheduler is not None:
             self._scheduler.load_state_dict(state["scheduler"])
+            self._factor = 1.0
+            self.cut(state["factor"])
 
     def updater(self) -> Callable[[int], None]:
         closures = getattr(self.optimizer, "needs_closure", False) or isinstance(self.optimizer, torch.optim.LBFGS)
@@ -171,6 +183,8 @@ class OptimizerRun(Run):
             self.moves = [old - new for old, new in zip(before, self.weights, strict=True)] if copies else []
             if self._scheduler is not None and k + 1 < self.steps:
                 self._scheduler.step()
+                for group in self.optimizer.param_groups if self._factor != 1 else ():
+                    group["lr"] *= self._factor
 
         return update
 

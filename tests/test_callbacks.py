@@ -1,0 +1,345 @@
+"""What watches a run: periods, evaluations, averages, ratios; torch's plateaus, fair validation, best weights."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+import lrlib
+
+DATA = lrlib.digits()
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return lrlib.hold_out(lrlib.relabelled(DATA, 0.3))
+
+
+def small(seed=0):
+    with lrlib.seeded(seed):
+        return lrlib.mlp(64, 16, 10, norm="batch")
+
+
+def stack_of(seeds):
+    return lrlib.Stack([small(seed) for seed in seeds])
+
+
+# ----------------------------------------------------------------------------------------- periods and evaluations
+
+
+def test_a_function_is_called_after_every_update_and_a_period_is_kept():
+    seen = {"all": [], "period": [], "at": []}
+    callbacks = [
+        lambda run: seen["all"].append(run.step),
+        lrlib.Periodic(lambda run: seen["period"].append(run.step), every=4),
+        lrlib.Periodic(lambda run: seen["at"].append(run.step), at=[0, 3, 10, 99]),
+    ]
+    lrlib.train(small(), DATA, 0.1, steps=10, callbacks=callbacks)
+    assert seen == {"all": list(range(1, 11)), "period": [4, 8], "at": [0, 3, 10]}
+
+
+@pytest.mark.parametrize("arguments", [{}, {"every": 1, "at": [1]}, {"every": 0}, {"at": []}, {"at": [3, 2]}], ids=str)
+def test_a_callback_needs_one_period(arguments):
+    with pytest.raises(ValueError, match="every|at"):
+        lrlib.Periodic(print, **arguments)
+
+
+def test_evaluations_are_those_of_the_models_of_the_time(parts):
+    final, valid = parts
+    watch = lrlib.Evaluate(valid.x_test, valid.y_test, every=5)
+    stack = stack_of([0, 1])
+    lrlib.train(stack, final, 0.1, steps=10, callbacks=[watch])
+    assert watch.steps == [0, 5, 10] and watch.loss.shape == watch.accuracy.shape == (2, 3)
+    for column, model in ((0, stack_of([0, 1])), (2, stack)):
+        loss, accuracy = lrlib.evaluate(model, valid.x_test, valid.y_test)
+        assert np.array_equal(watch.loss[:, column], loss) and np.array_equal(watch.accuracy[:, column], accuracy)
+
+
+def test_accuracy_is_right_for_one_output_and_absent_for_numbers():
+    x = torch.linspace(-1, 1, 10)[:, None]
+    one = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        one.weight.fill_(2.0)
+    labels = (x[:, 0] > 0).float()
+    loss = lambda z, y: F.binary_cross_entropy_with_logits(z[:, 0], y)  # noqa: E731
+    assert lrlib.evaluate(one, x, labels, loss)[1] == 1.0
+    assert lrlib.evaluate(one, x, 1 - labels, loss)[1] == 0.0
+    assert math.isnan(lrlib.evaluate(one, x, x, F.mse_loss)[1])
+
+
+# ------------------------------------------------------------------------------------------------ averages, ratios
+
+
+@pytest.mark.parametrize("decay", [None, 0.8])
+def test_averages_of_a_stack_are_those_of_its_replicas_and_of_the_formula(decay):
+    at, weights = [2, 5, 6], []
+    average = lrlib.WeightAverage(at=at, decay=decay)
+    note = lrlib.Periodic(lambda run: weights.append([w.clone() for w in run.weights]), at=at)
+    lrlib.train(stack_of([0, 1]), DATA, 0.1, steps=8, seed=[0, 1], callbacks=[average, note])
+    mean = weights[0]
+    for k, new in enumerate(weights[1:], 1):
+        share = 1 / (k + 1) if decay is None else 1 - decay
+        mean = [(1 - share) * old + share * w for old, w in zip(mean, new, strict=True)]
+    assert average.count == 3
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(average.model.weights, mean, strict=True))
+    alone = lrlib.WeightAverage(at=at, decay=decay)
+    lrlib.train(small(1), DATA, 0.1, steps=8, seed=1, callbacks=[alone])
+    mine = average.model.replica(1)
+    assert all(torch.allclose(mine[name], p, atol=1e-5) for name, p in alone.model.named_parameters())
+
+
+def test_an_average_of_bfloat16_weights_is_kept_in_float32():
+    model, average = nn.Linear(1, 1, bias=False).bfloat16(), lrlib.WeightAverage(at=range(1, 2001))
+    for k in range(2000):
+        with torch.no_grad():
+            model.weight.fill_(1.0 + (k % 2) / 128)
+        average.add(model)
+    with torch.no_grad():
+        model.weight.fill_(1.0 + 0.5 / 128)  # rounded as the mean is when it is put into the model
+    assert average.model.weight.item() == model.weight.item()
+
+
+def test_an_empty_average_says_so():
+    with pytest.raises(ValueError, match="average: is empty"):
+        _ = lrlib.WeightAverage(at=[1]).model
+
+
+@pytest.mark.parametrize(
+    "optimizer", [lambda p: lrlib.SGD(momentum=0.9), lambda p: torch.optim.Adam(p, lr=1.0)], ids=["rule", "torch"]
+)
+def test_ratios_are_how_far_the_weights_moved(optimizer):
+    model, path = small(), []
+    note = lrlib.Periodic(lambda run: path.append([w.clone() for w in run.weights]), at=range(0, 11))
+    watch = lrlib.UpdateRatios(every=3)
+    history = lrlib.train(
+        model, DATA, lrlib.constant(0.01), steps=10, optimizer=optimizer(model.parameters()), callbacks=[watch, note],
+        track_updates=True,
+    )  # fmt: skip
+    assert watch.names == [name for name, _ in model.named_parameters()]
+    for row, t in zip(watch.ratios, (0, 3, 6, 9), strict=True):
+        expected = [((b - a).norm() / a.norm()).item() for a, b in zip(path[t], path[t + 1], strict=True)]
+        expected = [math.inf if not math.isfinite(r) else r for r in expected]  # a shift of BatchNorm begins at zero
+        np.testing.assert_allclose(row, expected, rtol=1e-3)
+    whole = [torch.cat([w.flatten() for w in point]) for point in path]
+    moved = [((b - a).norm() / a.norm()).item() for a, b in zip(whole, whole[1:], strict=False)]
+    np.testing.assert_allclose(history.update_ratio, moved, rtol=1e-3)
+
+
+def test_ratios_of_a_stack_are_those_of_its_replicas():
+    together, alone = lrlib.UpdateRatios(every=2), lrlib.UpdateRatios(every=2)
+    lrlib.train(stack_of([0, 1]), DATA, [0.1, 0.2], steps=6, seed=[0, 1], callbacks=[together])
+    lrlib.train(small(1), DATA, 0.2, steps=6, seed=1, callbacks=[alone])
+    assert together.ratios.shape == (3, 2, 5)
+    np.testing.assert_allclose(together.ratios[:, 1], alone.ratios, rtol=1e-3)
+
+
+# -------------------------------------------------------------------------------------------------------- plateaus
+
+
+@given(
+    losses=st.lists(
+        st.sampled_from([0.0, 0.5, 0.9999, 1.0, 1.5, 2.0, math.inf, math.nan]) | st.floats(0, 3), max_size=60
+    ),
+    patience=st.integers(0, 4),
+    threshold=st.sampled_from([0.0, 1e-4, 0.1, 0.9]),
+    mode=st.sampled_from(["rel", "abs"]),
+)
+def test_the_cuts_are_those_of_torch(losses, patience, threshold, mode):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    peer = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=patience, threshold=threshold, threshold_mode=mode, eps=0.0
+    )
+    rates = [1.0]
+    for loss in losses:
+        peer.step(loss)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert lrlib.plateaus(losses, patience, threshold, mode) == np.flatnonzero(np.diff(rates)).tolist()
+
+
+def test_a_negative_loss_has_no_relative_improvement():
+    with pytest.raises(ValueError, match=r"losses\[1\]=-1.0: must be >= 0"):
+        lrlib.plateaus([1.0, -1.0])
+    assert lrlib.plateaus([-1.0, -2.0, -2.0, -2.0], patience=1, threshold_mode="abs") == [3]
+
+
+def test_a_run_equals_torch_s_scheduler_in_a_plain_loop(parts):
+    final, valid = parts
+    ours, theirs = small(), small()
+    watch = lrlib.ReduceOnPlateau(valid, every=10, factor=0.3, patience=1, threshold=0.02)
+    sgd = torch.optim.SGD(ours.parameters(), lr=0.5)
+    history = lrlib.train(ours, final, None, steps=300, batch_size=16, seed=1, optimizer=sgd, callbacks=[watch])
+
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.5)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.3, patience=1, threshold=0.02)
+    rates, readings = [], []
+    for t, rows in enumerate(lrlib.batches(len(final.x_train), 16, 300, seed=1)):
+        optimizer.zero_grad()
+        F.cross_entropy(theirs(final.x_train[rows]), final.y_train[rows]).backward()
+        optimizer.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+        if (t + 1) % 10 == 0:
+            readings.append(lrlib.evaluate(theirs, valid.x_test, valid.y_test)[0])
+            scheduler.step(readings[-1])
+    assert len(watch.cuts) >= 2
+    assert watch.readings == readings and watch.steps == list(range(10, 301, 10))
+    np.testing.assert_allclose(history.lr, rates, rtol=1e-12)
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("by", ["rule", "torch"])
+@pytest.mark.parametrize("base", [lrlib.constant(0.5), lrlib.cosine(0.5, T_max=600)], ids=repr)
+def test_a_cut_holds_from_its_step_and_the_last_plateau_ends_the_run(base, by, parts):
+    final, valid = parts
+    model = small()
+    watch = lrlib.ReduceOnPlateau(valid, every=10, patience=1, max_cuts=2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0) if by == "torch" else None
+    history = lrlib.train(model, final, base, steps=600, batch_size=16, optimizer=optimizer, callbacks=[watch])
+    updates = len(history.lr)
+    assert updates < 600 and updates == watch.steps[-1] == history.eval_step[-1]
+    assert len(watch.cuts) == 2 and watch.cuts[-1] < updates and history.diverged_at is None
+    passed = np.searchsorted(watch.cuts, np.arange(updates), side="right")
+    np.testing.assert_allclose(history.lr, base(np.arange(updates)) * 0.1**passed, rtol=1e-12)
+
+
+def test_replicas_have_their_own_plateaus(parts):
+    final, valid = parts
+    rates, seeds = [0.5, 0.1, 0.5], [0, 0, 1]
+    together = lrlib.ReduceOnPlateau(valid, every=10, patience=0, max_cuts=1)
+    history = lrlib.train(stack_of(seeds), final, rates, steps=400, seed=seeds, batch_size=16, callbacks=[together])
+    assert len({int(updates) for updates in history.updates}) > 1
+    for r, (rate, seed) in enumerate(zip(rates, seeds, strict=True)):
+        readings = np.array(together.readings)[: history.updates[r] // 10, r]
+        assert lrlib.plateaus(readings, patience=0)[:2] == [together.steps.index(c) for c in together.cuts[r]] + [
+            len(readings) - 1
+        ]
+        assert history.lr[r, 0] == rate and seed == seeds[r]
+
+
+def test_early_stopping_leaves_the_best_weights(parts):
+    final, valid = parts
+    seen = {}
+
+    def note(run):
+        seen[run.step] = {name: value.clone() for name, value in run.model.state_dict().items()}
+
+    watch = lrlib.EarlyStopping(valid, every=10, patience=4)
+    model = small()
+    history = lrlib.train(model, final, 0.5, steps=2000, eval_every=10, callbacks=[note, watch])
+    best = int(np.argmin(watch.readings))
+    assert history.eval_step[-1] == watch.steps[-1] == len(history.lr) == watch.steps[best] + 5 * 10
+    assert all(torch.equal(value, seen[watch.steps[best]][name]) for name, value in model.state_dict().items())
+    assert lrlib.evaluate(model, valid.x_test, valid.y_test)[0] == watch.readings[best]
+    assert history.accuracy == lrlib.evaluate(model, final.x_test, final.y_test)[1]
+    assert (np.diff(history.eval_step) > 0).all()
+
+
+def test_early_stopping_of_a_stack_leaves_the_best_weights_of_each(parts):
+    final, valid = parts
+    watch, stack = lrlib.EarlyStopping(valid, every=10, patience=2), stack_of([0, 1, 2])
+    history = lrlib.train(stack, final, [0.5, 0.2, 0.5], steps=600, seed=[0, 1, 2], callbacks=[watch])
+    readings = np.array(watch.readings)
+    readings[np.array(watch.steps)[:, None] > history.updates] = np.inf
+    np.testing.assert_array_equal(lrlib.evaluate(stack, valid.x_test, valid.y_test)[0], readings.min(0))
+
+
+def test_the_best_weights_are_kept_when_the_run_ends_by_itself_or_diverges(parts):
+    final, valid = parts
+    for lr, steps in ((0.5, 35), (1e30, 50)):
+        schedule = lrlib.join([lrlib.constant(0.5), lrlib.constant(lr)], [20])
+        watch = lrlib.EarlyStopping(valid, every=10)
+        history = lrlib.train(model := small(), final, schedule, steps=steps, callbacks=[watch])
+        assert (history.diverged_at is not None) == (lr > 1)
+        assert lrlib.evaluate(model, valid.x_test, valid.y_test)[0] == np.nanmin(watch.readings)
+
+
+def test_a_first_reading_that_is_nan_is_not_the_best(parts):
+    final, valid = parts
+    readings = iter([math.nan, 2.0, 1.0, 3.0])
+    model, states = small(), []
+
+    def loss(logits, y):
+        value = F.cross_entropy(logits, y)
+        return value if torch.is_grad_enabled() or len(y) != len(valid.y_test) else 0 * value + next(readings)
+
+    watch = lrlib.EarlyStopping(valid, every=5, patience=50, loss=loss)
+    note = lrlib.Periodic(lambda run: states.append(lrlib.copy_state(run.model)), every=5)
+    lrlib.train(model, final, 0.1, steps=20, callbacks=[watch, note])
+    assert all(torch.equal(value, states[2][name]) for name, value in model.state_dict().items())
+
+
+def test_they_compose(parts):
+    final, valid = parts
+    cuts = lrlib.ReduceOnPlateau(valid, every=10, patience=1)
+    ends = lrlib.EarlyStopping(valid, every=10, patience=5)
+    history = lrlib.train(small(), final, 0.5, steps=2000, batch_size=16, callbacks=[cuts, ends])
+    assert len(cuts.cuts) >= 1 and ends.steps[-1] == len(history.lr)
+    assert cuts.readings == ends.readings
+    assert history.lr[-1] == pytest.approx(0.5 * 0.1 ** len([cut for cut in cuts.cuts if cut < len(history.lr)]))
+
+
+def test_reading_changes_nothing_in_the_run(parts):
+    """A watched run whose rate is never cut is the plain run, bit for bit, dropout and BatchNorm included."""
+    final, valid = parts
+
+    def make():
+        with lrlib.seeded(0):
+            return nn.Sequential(
+                nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, 10)
+            )
+
+    patient = lrlib.ReduceOnPlateau(valid, every=3, patience=1000)
+    lrlib.train(watched := make(), final, 0.1, steps=50, callbacks=[patient])
+    lrlib.train(plain := make(), final, 0.1, steps=50)
+    assert len(patient.readings) == 16
+    assert all(
+        torch.equal(a, b) for a, b in zip(watched.state_dict().values(), plain.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("kind", [lrlib.ReduceOnPlateau, lrlib.EarlyStopping])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_validation_pictures_that_are_not_set_apart_are_refused(part, kind, parts):
+    final, _ = parts
+    x, y = getattr(final, f"x_{part}"), getattr(final, f"y_{part}")
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1))[:300]
+    leaking = lrlib.Dataset("leak", final.x_train, final.y_train, x[order], y[order], 10)
+    model = small().eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.123)
+    with pytest.raises(ValueError, match=f"valid: 300 of its 300 test pictures are in the {part} set"):
+        watch = kind(leaking, every=5)
+        lrlib.train(model, final, lrlib.constant(0.1), steps=10, optimizer=optimizer, callbacks=[watch])
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert optimizer.param_groups[0]["lr"] == 0.123 and not model.training
+
+
+def test_each_run_needs_its_own(parts):
+    final, valid = parts
+    watch = lrlib.ReduceOnPlateau(valid, every=5)
+    lrlib.train(small(), final, 0.1, steps=10, callbacks=[watch])
+    with pytest.raises(ValueError, match="has watched a run already"):
+        lrlib.train(small(), final, 0.1, steps=10, callbacks=[watch])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "named"),
+    [
+        ({"every": 0}, ValueError, "every=0"),
+        ({"every": 2.5}, TypeError, "every=2.5"),
+        ({"factor": 1.0}, ValueError, "factor=1.0"),
+        ({"factor": 0.0}, ValueError, "factor=0.0"),
+        ({"factor": math.nan}, ValueError, "factor=nan"),
+        ({"patience": -1}, ValueError, "patience=-1"),
+        ({"threshold": 1.0}, ValueError, "threshold=1.0"),
+        ({"max_cuts": -1}, ValueError, "max_cuts=-1"),
+        ({"valid": None}, TypeError, "valid=None"),
+    ],
+)
+def test_bad_arguments(arguments, error, named, parts):
+    with pytest.raises(error, match=named):
+        lrlib.ReduceOnPlateau(**({"valid": parts[1], "every": 5} | arguments))

@@ -12,13 +12,7 @@ from lrlib.callbacks import (
     plateaus,
 )
 from lrlib.claims import CLAIMS, Verdict, settle
-from lrlib.curvature import (
-    adaptive_sharpness,
-    hessian_eigenpairs,
-    hessian_trace,
-    hessian_vector_product,
-    sharpness,
-)
+from lrlib.curvature import adaptive_sharpness, hessian_eigenpairs, sharpness
 from lrlib.data import Dataset, batches, digits, hard_digits, hold_out, relabelled
 from lrlib.datafiles import cifar10, fashion_mnist, mnist
 from lrlib.diagnosis import Finding, diagnose

@@ -2,15 +2,17 @@ r"""Gradient descent and momentum on quadratic losses, where everything is known
 
 The loss is :math:`L(\theta) = \tfrac12 \theta^\top H \theta` with a symmetric matrix :math:`H`. In an eigenvector of
 :math:`H` with curvature :math:`h` a step of gradient descent multiplies the coordinate by :math:`1 - \eta h`. With
-momentum in PyTorch's convention, :math:`v \leftarrow \beta v + g`, :math:`\theta \leftarrow \theta - \eta v`, the pair
-of this and the next coordinate is multiplied by the matrix of :func:`momentum_matrix`.
+momentum in PyTorch's convention, :math:`v \leftarrow \beta v + g`, :math:`\theta \leftarrow \theta - \eta v`, it
+multiplies the pair of this and the last coordinate, :math:`(\theta_t, \theta_{t-1})`, by the matrix
+
+.. math:: \begin{pmatrix} 1 + \beta - \eta h & -\beta \\ 1 & 0 \end{pmatrix} .
 """
 
 import numpy as np
 
 from lrlib import _check
 
-__all__ = ["descend", "momentum_matrix", "spectral_radius", "best_rate", "best_momentum"]
+__all__ = ["descend", "spectral_radius", "best_rate", "best_momentum"]
 
 
 def descend(H: np.ndarray, theta0: np.ndarray, lr: float, steps: int, momentum: float = 0.0) -> np.ndarray:
@@ -49,32 +51,6 @@ def descend(H: np.ndarray, theta0: np.ndarray, lr: float, steps: int, momentum: 
         velocity = momentum * velocity + H @ path[-1]
         path.append(path[-1] - lr * velocity)
     return np.array(path)
-
-
-def momentum_matrix(h: float, lr: float, momentum: float) -> np.ndarray:
-    r"""The matrix that takes :math:`(\theta_t, \theta_{t-1})` to :math:`(\theta_{t+1}, \theta_t)` at curvature h.
-
-    .. math:: \begin{pmatrix} 1 + \beta - \eta h & -\beta \\ 1 & 0 \end{pmatrix}
-
-    Args:
-        h: curvature, finite.
-        lr: :math:`\eta`, >= 0.
-        momentum: :math:`\beta`, in [0, 1].
-
-    Returns:
-        Shape (2, 2).
-
-    Raises:
-        ValueError: an argument is out of its range.
-
-    Example:
-        >>> momentum_matrix(2.0, lr=0.5, momentum=0.25)
-        array([[ 0.25, -0.25],
-               [ 1.  ,  0.  ]])
-    """
-    h, lr = _check.finite("h", h), _check.nonnegative("lr", lr)
-    momentum = _check.within("momentum", momentum, 0.0, 1.0)
-    return np.array([[1 + momentum - lr * h, -momentum], [1.0, 0.0]])
 
 
 def spectral_radius(lr_times_h: np.ndarray, momentum: np.ndarray) -> np.ndarray:

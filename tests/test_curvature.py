@@ -43,28 +43,18 @@ def dense_hessian(model, x, y, loss=F.cross_entropy):
 
 
 @pytest.mark.parametrize("norm, activation", [(None, "tanh"), ("batch", "relu"), ("layer", "gelu")])
-@pytest.mark.parametrize("batch_size", [1000, 7, 1])
-def test_product_equals_the_dense_hessian(data, norm, activation, batch_size):
-    model = network(norm, activation)
-    H = dense_hessian(model, *data)
-    v = torch.randn(len(H), dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    product = curvature.hessian_vector_product(model, *data, v, batch_size=batch_size)
-    torch.testing.assert_close(product, H @ v, rtol=1e-10, atol=1e-12)
-
-
 @pytest.mark.parametrize("which", ["largest", "smallest"])
-@pytest.mark.parametrize("k", [1, 3])
-@pytest.mark.parametrize("batch_size", [1000, 7])
-def test_eigenpairs_equal_the_dense_ones(data, which, k, batch_size):
-    model = network()
+@pytest.mark.parametrize("k, batch_size", [(1, 1000), (3, 7)])
+def test_eigenpairs_equal_the_dense_ones(data, norm, activation, which, k, batch_size):
+    model = network(norm, activation)
     H = dense_hessian(model, *data).numpy()
-    values, vectors = curvature.hessian_eigenpairs(model, *data, k, which=which, tolerance=1e-9, batch_size=batch_size)
+    values, vectors = curvature.hessian_eigenpairs(model, *data, k, which=which, batch_size=batch_size)
     expected = np.linalg.eigvalsh(H)
     expected = expected[::-1][:k] if which == "largest" else expected[:k]
-    np.testing.assert_allclose(values, expected, rtol=1e-6)
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
     assert vectors.shape == (k, len(H))
     np.testing.assert_allclose(vectors @ vectors.T, np.eye(k), atol=1e-8)
-    np.testing.assert_allclose(H @ vectors.T, vectors.T * values, atol=1e-6 * abs(values[0]))
+    np.testing.assert_allclose(H @ vectors.T, vectors.T * values, atol=1e-3 * abs(values[0]))
 
 
 def test_small_networks_are_solved_densely():
@@ -79,28 +69,8 @@ def test_small_networks_are_solved_densely():
 
 def test_float32_agrees_with_float64(data):
     x, y = data
-    expected = curvature.sharpness(network(), x, y, tolerance=1e-9)
+    expected = curvature.sharpness(network(), x, y)
     assert curvature.sharpness(network().float(), x.float(), y) == pytest.approx(expected, rel=1e-4)
-
-
-def test_trace_within_its_standard_error(data):
-    model = network()
-    exact = dense_hessian(model, *data).trace().item()
-    few = curvature.hessian_trace(model, *data, samples=50, batch_size=7)
-    many = curvature.hessian_trace(model, *data, samples=3200)
-    assert abs(few.value - exact) < 4 * few.standard_error
-    assert abs(many.value - exact) < 4 * many.standard_error
-    assert many.standard_error == pytest.approx(few.standard_error / 8, rel=0.35)
-    assert "standard error, 50 vectors" in str(few)
-
-
-def test_scaled_eigenvalues(data):
-    model = network()
-    H = dense_hessian(model, *data)
-    s = torch.rand(len(H), dtype=torch.float64, generator=torch.Generator().manual_seed(3)) + 0.5
-    expected = torch.linalg.eigvalsh(s[:, None] * H * s)[-1].item()
-    values, _ = curvature.hessian_eigenpairs(model, *data, scale=s, tolerance=1e-9)
-    assert values[0] == pytest.approx(expected, rel=1e-6)
 
 
 def test_reparametrisation_moves_sharpness_and_not_its_adaptive_form(data):
@@ -112,8 +82,15 @@ def test_reparametrisation_moves_sharpness_and_not_its_adaptive_form(data):
         scaled[3].weight.div_(20.0)
     torch.testing.assert_close(model(data[0]), scaled(data[0]))
     assert curvature.sharpness(scaled, *data) > 10 * curvature.sharpness(model, *data)
-    before, after = (curvature.adaptive_sharpness(m, *data, tolerance=1e-9) for m in (model, scaled))
-    assert after == pytest.approx(before, rel=1e-6)
+    before, after = (curvature.adaptive_sharpness(m, *data) for m in (model, scaled))
+    assert after == pytest.approx(before, rel=1e-5)
+
+
+def test_adaptive_sharpness_is_that_of_the_scaled_hessian(data):
+    model = network()
+    H, size = dense_hessian(model, *data), lrlib.parameter_vector(model).abs()
+    expected = torch.linalg.eigvalsh(size[:, None] * H * size)[-1].item()
+    assert curvature.adaptive_sharpness(model, *data) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_limit_of_gradient_descent_is_two_over_sharpness():
@@ -138,13 +115,7 @@ def test_frozen_parameters_are_left_out(data):
     H = dense_hessian(model, *data)
     assert len(H) == lrlib.parameter_count(model)
     expected = torch.linalg.eigvalsh(H)[-1].item()
-    assert curvature.sharpness(model, *data, tolerance=1e-9) == pytest.approx(expected, rel=1e-6)
-
-
-def test_a_loss_linear_in_the_parameters_has_no_curvature():
-    model, x = nn.Linear(50, 1), torch.randn(4, 50)
-    product = curvature.hessian_vector_product(model, x, x, torch.ones(51), loss=lambda out, _: out.mean())
-    assert product.tolist() == [0.0] * 51
+    assert curvature.sharpness(model, *data) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_model_is_left_as_it_was(data):
@@ -155,7 +126,7 @@ def test_the_model_is_left_as_it_was(data):
     modes = [module.training for module in model.modules()]
     with torch.no_grad():  # also works where the caller has gradients off
         curvature.sharpness(model, *data)
-        curvature.hessian_trace(model, *data, samples=2, batch_size=5)
+        curvature.adaptive_sharpness(model, *data, batch_size=5)
     with pytest.raises(ValueError):
         curvature.sharpness(model, *data, loss=lambda out, y: F.cross_entropy(out, y, reduction="none"))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -192,25 +163,101 @@ def test_arguments_are_checked(data):
         curvature.sharpness(model, x, y[:-1])
     with pytest.raises(ValueError, match="lengths 0 and 0"):
         curvature.sharpness(model, x[:0], y[:0])
-    with pytest.raises(ValueError, match=rf"shape \({d},\)"):
-        curvature.hessian_vector_product(model, x, y, torch.ones(d - 1, dtype=torch.float64))
-    with pytest.raises(ValueError, match="float64"):
-        curvature.hessian_vector_product(model, x, y, torch.ones(d))
     with pytest.raises(ValueError, match=f"k={d}: must be < {d}"):
         curvature.hessian_eigenpairs(model, x, y, d)
     with pytest.raises(ValueError, match="which"):
         curvature.hessian_eigenpairs(model, x, y, which="LA")
-    with pytest.raises(ValueError, match="tolerance"):
-        curvature.sharpness(model, x, y, tolerance=0)
     with pytest.raises(ValueError, match="batch_size"):
         curvature.sharpness(model, x, y, batch_size=0)
-    with pytest.raises(ValueError, match="samples"):
-        curvature.hessian_trace(model, x, y, samples=1)
+    with pytest.raises(ValueError, match="iterations"):
+        curvature.sharpness(model, x, y, iterations=0)
+    with pytest.raises(ValueError, match="is a stack"):
+        curvature.hessian_eigenpairs(lrlib.Stack([model]), x[None], y[None])
     with pytest.raises(ValueError, match="requires a gradient"):
         curvature.sharpness(network().requires_grad_(False), x, y)
 
 
-def test_no_convergence_is_said(data):
-    model = network()
-    with pytest.raises(RuntimeError, match="max_products=1"):
-        curvature.hessian_eigenpairs(model, *data, 5, tolerance=1e-12, max_products=1)
+@pytest.mark.parametrize("measure", [curvature.sharpness, curvature.adaptive_sharpness])
+@pytest.mark.parametrize("norm, activation", [(None, "tanh"), ("batch", "relu"), ("layer", "gelu")])
+@pytest.mark.parametrize("batch_size", [1000, 7])
+def test_a_stack_is_each_of_its_networks(data, measure, norm, activation, batch_size):
+    x, y = data
+    models = [network(norm, activation, seed) for seed in range(4)]
+    stack = lrlib.Stack(models)
+    expected = [measure(model, x, y) for model in models]
+    shared = measure(stack, x[None], y[None], batch_size=batch_size, iterations=40)
+    np.testing.assert_allclose(shared, expected, rtol=1e-4)
+    apart = measure(stack, torch.stack([x, 2 * x]), torch.stack([y, y]), batch_size=batch_size, iterations=40)
+    np.testing.assert_allclose(apart[:2], expected[:2], rtol=1e-4)
+    np.testing.assert_allclose(apart[2:], [measure(model, 2 * x, y) for model in models[2:]], rtol=1e-4)
+    assert stack.training and all(w.grad is None for w in stack.weights)
+
+
+def test_a_few_iterations_are_right_to_one_percent(data):
+    models = [network(seed=seed) for seed in range(6)]
+    stack = lrlib.Stack(models)
+    expected = np.array([curvature.sharpness(model, *data) for model in models])
+    few = curvature.sharpness(stack, data[0][None], data[1][None], iterations=12)
+    assert (few <= expected * (1 + 1e-4)).all() and (few >= 0.99 * expected).all()
+
+
+def test_a_stack_of_what_goes_through_vmap():
+    data = lrlib.digits()
+    x, y = data.x_train[:30], data.y_train[:30]
+    models = [lrlib.conv_net(2).train() for _ in range(2)]
+    found = curvature.sharpness(lrlib.Stack(models), x[None], y[None])
+    np.testing.assert_allclose(found, [curvature.sharpness(model, x, y) for model in models], rtol=1e-2)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), 1e200])
+def test_a_replica_that_is_not_finite_disturbs_no_other(data, broken):
+    x, y = data[0][None], data[1][None]
+    whole = lrlib.Stack([network(activation="relu", seed=seed) for seed in range(3)])
+    stack = copy.deepcopy(whole)
+    with torch.no_grad():
+        for weight in stack.weights:
+            weight[1] = broken
+    for measure in (curvature.sharpness, curvature.adaptive_sharpness):
+        found, expected = measure(stack, x, y), measure(whole, x, y)
+        assert np.isnan(found[1])
+        np.testing.assert_allclose(found[[0, 2]], expected[[0, 2]], rtol=1e-9)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_an_iteration_that_comes_to_its_end_early_adds_no_eigenvalue(sign):
+    model, x = nn.Linear(4, 1, bias=False).double(), torch.eye(4, dtype=torch.float64)
+    y = torch.zeros(4, 1, dtype=torch.float64)
+    found = curvature.sharpness(lrlib.Stack([model]), x[None], y[None], loss=lambda z, y: sign * F.mse_loss(z, y))
+    assert found[0] == pytest.approx(sign * 0.5)
+
+
+def test_a_loss_linear_in_the_parameters_has_no_curvature():
+    model, x = nn.Linear(50, 1), torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
+    values, vectors = curvature.hessian_eigenpairs(model, x, x, 2, loss=lambda out, _: out.mean())
+    assert values.tolist() == [0.0, 0.0]
+    np.testing.assert_array_equal(vectors @ vectors.T, np.eye(2))
+    stack = lrlib.Stack([model, model])
+    assert curvature.sharpness(stack, x[None], x[None], loss=lambda out, _: out.mean()).tolist() == [0.0, 0.0]
+
+
+def test_attention_has_a_second_derivative():
+    with lrlib.seeded(0):
+        model = nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), nn.Flatten(), nn.Linear(12, 3))
+        model, x, y = model.double(), torch.randn(9, 3, 4, dtype=torch.float64), torch.arange(9) % 3
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        expected = torch.linalg.eigvalsh(dense_hessian(model, x, y))[-1].item()
+    assert curvature.sharpness(model, x, y) == pytest.approx(expected, rel=1e-5)
+
+
+def test_networks_without_a_hessian_are_refused(data):
+    x, y = data
+    with pytest.raises(ValueError, match="sparse=False"):
+        words = nn.Sequential(nn.Embedding(5, 4, sparse=True), nn.Flatten(), nn.Linear(8, 3))
+        curvature.sharpness(words, torch.zeros(6, 2, dtype=torch.long), y[:6])
+    with pytest.raises(ValueError, match="batch_size must be at least"):
+        norm = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3, track_running_stats=False)).double()
+        curvature.sharpness(norm, x, y, batch_size=7)
+    with pytest.raises(ValueError, match="not finite"):  # the root has an infinite slope at 0
+        model = nn.Linear(50, 1, bias=False)
+        nn.init.zeros_(model.weight)
+        curvature.sharpness(model, torch.ones(3, 50), y[:3], loss=lambda out, _: out.abs().sqrt().mean())

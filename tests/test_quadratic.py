@@ -26,20 +26,11 @@ def test_the_path_is_that_of_torch(momentum):
     np.testing.assert_allclose(quadratic.descend(H, start, 0.2, 20, momentum), path, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.3, 0.9, 1.0])
-def test_the_matrix_gives_the_path(momentum):
-    h, lr = 3.0, 0.4
-    path = quadratic.descend([[h]], [1.0], lr, 6, momentum)[:, 0]
-    state = np.array([path[1], path[0]])
-    for expected in path[2:]:
-        state = quadratic.momentum_matrix(h, lr, momentum) @ state
-        assert state[0] == pytest.approx(expected, rel=1e-12)
-
-
 def test_the_spectral_radius_is_that_of_the_matrix():
     for a in np.linspace(-0.5, 4.5, 41):
         for beta in np.linspace(0, 1, 21):
-            expected = np.abs(np.linalg.eigvals(quadratic.momentum_matrix(a, 1.0, beta))).max()
+            matrix = [[1 + beta - a, -beta], [1, 0]]  # from this coordinate and the last to the next and this
+            expected = np.abs(np.linalg.eigvals(matrix)).max()
             assert quadratic.spectral_radius(a, beta) == pytest.approx(expected, abs=1e-7)
 
 
@@ -81,7 +72,6 @@ def test_no_rate_and_momentum_beat_the_best_ones(kappa):
         (lambda: quadratic.descend(np.eye(1), [1.0], -0.1, 1), "lr=-0.1"),
         (lambda: quadratic.descend(np.eye(1), [1.0], 0.1, 0), "steps=0"),
         (lambda: quadratic.descend(np.eye(1), [1.0], 0.1, 1, 1.5), "momentum=1.5"),
-        (lambda: quadratic.momentum_matrix(np.inf, 0.1, 0.5), "h=inf"),
         (lambda: quadratic.spectral_radius(1.0, 1.1), "momentum=1.1"),
         (lambda: quadratic.best_rate(0.0, 1.0), "h_min=0.0"),
         (lambda: quadratic.best_momentum(2.0, 1.0), "h_max=1.0"),

@@ -2,7 +2,7 @@
 
 import copy
 import io
-from concurrent.futures import ThreadPoolExecutor
+import threading
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils import vector_to_parameters
 
 import lrlib
-from lrlib import landscape
+from lrlib import landscape, planes
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +61,10 @@ KINDS = ("mlp", "mlp-batch", "conv", "resnet")
 @pytest.mark.parametrize("batch_size", [1000, 25])
 def test_a_plane_is_what_writing_the_parameters_gives(digits, kind, method, batch_size):
     model = network(kind)
-    u, v = (landscape.random_direction(model, seed, vectors="entry") for seed in (1, 2))
+    u, v = (planes.random_direction(model, seed, vectors="entry") for seed in (1, 2))
     a, b = [-0.5, 0.0, 0.4], [-0.3, 0.7]
     plane = landscape.loss_plane(model, *digits, (u, v), a, b, method=method, batch_size=batch_size)
-    theta = landscape.parameter_vector(model)
+    theta = planes.parameter_vector(model)
     expected = [[direct(model, *digits, theta + s * u + t * v) for s in a] for t in b]
     np.testing.assert_allclose(plane.loss, expected, rtol=2e-5)
     assert plane.method == method
@@ -77,7 +77,7 @@ def test_a_plane_of_a_quadratic_is_the_analytic_one():
     ones = torch.ones(40, 1, dtype=torch.float64)
     design = torch.cat([x, ones], dim=1)
     H, g = 2 * design.T @ design / 40, torch.zeros(8, dtype=torch.float64)
-    theta = landscape.parameter_vector(model)
+    theta = planes.parameter_vector(model)
     residual = design @ theta[:, None] - y
     g = 2 * (design.T @ residual).flatten() / 40
     U = torch.randn(2, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -96,59 +96,25 @@ def test_a_plane_of_a_quadratic_is_the_analytic_one():
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_methods_agree(digits, kind):
     model = network(kind)
-    directions = [landscape.random_direction(model, seed) for seed in (1, 2)]
+    directions = [planes.random_direction(model, seed) for seed in (1, 2)]
     a = np.linspace(-1, 1, 9)
     loop, batched = (landscape.loss_plane(model, *digits, directions, a, a, method=m).loss for m in ("loop", "batched"))
     np.testing.assert_allclose(loop, batched, rtol=2e-5)
 
 
-def test_auto_picks_one_of_the_two_and_loops_where_batching_cannot_work(digits):
-    model = network("mlp")
-    u = landscape.random_direction(model, 1)
-    line = landscape.loss_line(model, *digits, u, np.linspace(-1, 1, 200))
-    assert line.method in ("loop", "batched")
-    assert landscape.loss_line(model, *digits, u, np.linspace(-1, 1, 20)).method == "loop"
-
-    class Branch(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(64, 10)
-
-        def forward(self, x):
-            out = self.layer(x.flatten(1))
-            return out if out.sum() > 0 else -out
-
-    with lrlib.seeded(0):
-        model = Branch()
-    u = landscape.random_direction(model, 1)
-    assert landscape.loss_line(model, *digits, u, np.linspace(-1, 1, 200)).method == "loop"
-
-
-class Reused(nn.Module):
-    """Its first layer is called twice, the second time on an input that depends on the parameters."""
+class Branch(nn.Module):
+    """Its control flow depends on the data, which vmap cannot do."""
 
     def __init__(self):
         super().__init__()
-        self.layer, self.head = nn.Linear(64, 64), nn.Linear(64, 10)
+        self.layer = nn.Linear(64, 10)
 
     def forward(self, x):
-        return self.head(torch.tanh(self.layer(torch.tanh(self.layer(x.flatten(1))))))
-
-
-class Scaled(nn.Module):
-    """Its first layer's input depends on a parameter."""
-
-    def __init__(self):
-        super().__init__()
-        self.scale, self.layer = nn.Parameter(torch.ones(64)), nn.Linear(64, 10)
-
-    def forward(self, x):
-        return self.layer(self.scale * x.flatten(1))
+        out = self.layer(x.flatten(1))
+        return out if out.sum() > 0 else -out
 
 
 class Frozen(nn.Module):
-    """Its first layer does not train."""
-
     def __init__(self):
         super().__init__()
         self.layer, self.head = nn.Linear(64, 16).requires_grad_(False), nn.Linear(16, 10)
@@ -157,51 +123,105 @@ class Frozen(nn.Module):
         return self.head(torch.tanh(self.layer(x.flatten(1))))
 
 
-@pytest.mark.parametrize("module", [Reused, Scaled, Frozen])
-@pytest.mark.parametrize("method", ["loop", "batched"])
-def test_the_first_layer_is_shared_only_where_that_is_right(digits, module, method):
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.again, self.head = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 10)
+        self.again.weight = self.layer.weight
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.layer(torch.tanh(self.again(x.flatten(1))))))
+
+
+class Hidden(nn.Module):
+    """It reaches its weight through a list, where a call with other parameters leaves it as it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.hidden = [self.layer.weight]
+
+    def forward(self, x):
+        return x.flatten(1) @ self.hidden[0].T
+
+
+class Drifting(nn.Module):
+    """Its forward pass changes its buffers, one by rebinding and one in place, also in evaluation mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.register_buffer("rebound", torch.ones(()))
+        self.register_buffer("written", torch.ones(()))
+
+    def forward(self, x):
+        self.rebound = 2 * self.rebound
+        self.written.mul_(3)
+        return self.layer(x.flatten(1) / (self.rebound * self.written))
+
+
+class Locked(nn.Module):
+    """What it holds cannot be copied: a lock, and a tensor with a history."""
+
+    def __init__(self, norm=False):
+        super().__init__()
+        self.layer, self.lock = nn.Linear(64, 10), threading.Lock()
+        self.norm = nn.BatchNorm1d(10) if norm else nn.Identity()
+        self.kept = 2 * self.layer.weight
+
+    def forward(self, x):
+        return self.norm(self.layer(x.flatten(1)))
+
+
+@pytest.mark.parametrize("module", [Branch, Frozen, Tied, Hidden, Drifting])
+@pytest.mark.parametrize("method", ["auto", "loop"])
+def test_unusual_networks(digits, module, method):
     with lrlib.seeded(0):
         model = module()
-    u = landscape.random_direction(model, 1, vectors="entry")
-    line = landscape.loss_line(model, *digits, u, [-1.0, 0.5], method=method)
-    theta = landscape.parameter_vector(model)
-    expected = [direct(model, *digits, theta + c * u) for c in (-1.0, 0.5)]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    u = planes.random_direction(model, 1, vectors="entry")
+    line = landscape.loss_line(model, *digits, u, [-1.0, 0.5, 1.0], method=method)
+    theta = planes.parameter_vector(model)
+    expected = [direct(model, *digits, theta + c * u) for c in (-1.0, 0.5, 1.0)]
     np.testing.assert_allclose(line.loss, expected, rtol=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_sharing_the_first_layer_happens(digits, monkeypatch):
-    model = network("mlp")
-    forward, calls = nn.Linear.forward, []
-    monkeypatch.setattr(nn.Linear, "forward", lambda self, x: calls.append(self) or forward(self, x))
-    landscape.loss_line(model, *digits, landscape.random_direction(model), np.linspace(0, 1, 50))
-    assert sum(layer.weight.shape == model[1].weight.shape for layer in calls) < 5
-    assert sum(layer.weight.shape == model[3].weight.shape for layer in calls) >= 50
-    calls.clear()
-    monkeypatch.setattr(landscape, "CACHE_BYTES", 100)
-    landscape.loss_line(model, *digits, landscape.random_direction(model), np.linspace(0, 1, 50))
-    assert sum(layer.weight.shape == model[1].weight.shape for layer in calls) >= 50
+@pytest.mark.parametrize("module", [Branch, Hidden])
+def test_what_cannot_be_batched_is_refused_and_done_by_auto(digits, module):
+    with lrlib.seeded(0):
+        model = module()
+    u = planes.random_direction(model, 1)
+    assert landscape.loss_line(model, *digits, u, [-1, 0, 1]).method == "loop"
+    with pytest.raises(ValueError, match="method='batched'"):
+        landscape.loss_line(model, *digits, u, [-1, 0, 1], method="batched")
 
 
-def test_a_model_that_cannot_be_copied(digits):
-    class Keeps(nn.Linear):
-        def forward(self, x):
-            return super().forward(x.flatten(1))
+@pytest.mark.parametrize("examples, width, method", [(128, 12, "batched"), (129, 12, "loop"), (128, 1000, "loop")])
+def test_auto_batches_small_networks_on_few_examples(examples, width, method):
+    data, model = lrlib.digits(), lrlib.mlp(64, width, 10)
+    x, y = data.x_train[:examples], data.y_train[:examples]
+    assert landscape.loss_line(model, x, y, planes.random_direction(model), [0, 1]).method == method
 
-    model = Keeps(digits[0][0].numel(), 10)
-    plain = nn.Sequential(nn.Flatten(), nn.Linear(digits[0][0].numel(), 10))
-    plain[1].load_state_dict(model.state_dict())
-    model.kept = 2 * model.weight
-    with pytest.raises(RuntimeError):
+
+@pytest.mark.parametrize("method", ["auto", "batched", "loop"])
+def test_a_model_that_cannot_be_copied(digits, method):
+    with lrlib.seeded(0):
+        model, plain = Locked(), nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with pytest.raises((TypeError, RuntimeError)):
         copy.deepcopy(model)
-    u = landscape.random_direction(model, 1)
-    lines = [landscape.loss_line(m, *digits, u, [-1, 0, 1], method="loop").loss for m in (model, plain)]
-    assert np.allclose(*lines)
+    plain[1].load_state_dict(model.layer.state_dict())
+    u = planes.random_direction(model, 1)
+    lines = [landscape.loss_line(m, *digits, u, [-1, 0, 1], method=method).loss for m in (model, plain)]
+    np.testing.assert_allclose(*lines, rtol=1e-5)
+    with pytest.raises(ValueError, match="can be copied"):
+        landscape.loss_line(Locked(norm=True), *digits, torch.ones(670), [-1, 0, 1], batch_norm="recompute")
 
 
 def test_batch_norm_statistics_kept_or_recomputed(digits):
     model = network("conv")
-    u, c = landscape.random_direction(model, 1), [-0.5, 0.0, 0.5]
-    theta = landscape.parameter_vector(model)
+    u, c = planes.random_direction(model, 1), [-0.5, 0.0, 0.5]
+    theta = planes.parameter_vector(model)
     for batch_norm in ("keep", "recompute"):
         line = landscape.loss_line(model, *digits, u, c, batch_norm=batch_norm)
         expected = [direct(model, *digits, theta + s * u, batch_norm) for s in c]
@@ -216,10 +236,27 @@ def test_a_line_between_two_networks_ends_in_both(digits):
     one, two = network("conv", 0), network("conv", 1)
     line = landscape.loss_between(one, two, *digits, [0.0, 0.5, 1.0])
     for model, loss in ((one, line.loss[0]), (two, line.loss[2])):
-        expected = direct(model, *digits, landscape.parameter_vector(model), "recompute")
+        expected = direct(model, *digits, planes.parameter_vector(model), "recompute")
         assert loss == pytest.approx(expected, rel=1e-5)
     with pytest.raises(ValueError, match="same shapes"):
         landscape.loss_between(one, network("mlp"), *digits, [0, 1])
+
+
+def test_a_last_batch_of_one_example_has_no_variance_and_does_no_harm(digits):
+    ends = network("mlp-batch", 0), network("mlp-batch", 1)
+    x, y = digits[0][:5], digits[1][:5]
+    assert np.isfinite(landscape.loss_between(*ends, x, y, [0, 0.5, 1], batch_size=4).loss).all()
+    with pytest.raises(ValueError, match="batch_size=1"):
+        landscape.loss_between(*ends, x, y, [0, 1], batch_size=1)
+
+
+def test_statistics_that_are_recomputed_under_dropout_leave_the_random_numbers_alone(digits):
+    with lrlib.seeded(0):
+        model = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
+    u, before = planes.random_direction(model), torch.get_rng_state()
+    lines = [landscape.loss_line(model, *digits, u, [0, 1], batch_norm="recompute").loss for _ in range(2)]
+    np.testing.assert_array_equal(*lines)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def rescale_batch_norm(model):
@@ -248,13 +285,13 @@ def test_filter_normalised_planes_do_not_see_the_scale_of_a_batch_norm_network(d
     rescale_batch_norm(scaled)
     torch.testing.assert_close(model.eval()(x), scaled.eval()(x))
     a = np.linspace(-0.5, 0.5, 3)
-    planes, raw = [], []
+    seen, raw = [], []
     for m in (model, scaled):
-        directions = [landscape.random_direction(m, seed) for seed in (1, 2)]
-        planes.append(landscape.loss_plane(m, x, y, directions, a, a, batch_norm=batch_norm).loss)
-        directions = [landscape.random_direction(m, seed, normalise=None) for seed in (1, 2)]
+        directions = [planes.random_direction(m, seed) for seed in (1, 2)]
+        seen.append(landscape.loss_plane(m, x, y, directions, a, a, batch_norm=batch_norm).loss)
+        directions = [planes.random_direction(m, seed, normalise=None) for seed in (1, 2)]
         raw.append(landscape.loss_plane(m, x, y, directions, a, a, batch_norm=batch_norm).loss)
-    np.testing.assert_allclose(*planes, rtol=1e-9)
+    np.testing.assert_allclose(*seen, rtol=1e-9)
     assert abs(raw[0] / raw[1] - 1).max() > 0.01
 
 
@@ -266,21 +303,21 @@ def test_filter_normalised_planes_do_not_see_the_scale_of_relu_layers(digits):
     torch.testing.assert_close(model(x), scaled(x))
     a = np.linspace(-1, 1, 3)
     for vectors in ("zero", "whole", "entry"):
-        planes = [
+        seen = [
             landscape.loss_plane(
-                m, x, y, [landscape.random_direction(m, seed, vectors=vectors) for seed in (1, 2)], a, a
+                m, x, y, [planes.random_direction(m, seed, vectors=vectors) for seed in (1, 2)], a, a
             ).loss
             for m in (model, scaled)
         ]
-        np.testing.assert_allclose(*planes, rtol=1e-9)
+        np.testing.assert_allclose(*seen, rtol=1e-9)
 
 
 def test_filters_are_normalised_once_each():
     model = network("conv")
-    raw = landscape.random_direction(model, 3, normalise=None, vectors="entry")
+    raw = planes.random_direction(model, 3, normalise=None, vectors="entry")
     sizes = [p.numel() for p in model.parameters()]
     for vectors in ("zero", "whole", "entry"):
-        u = landscape.filter_normalised(raw, model, vectors)
+        u = planes.random_direction(model, 3, vectors=vectors)
         for part, before, p in zip(u.split(sizes), raw.split(sizes), model.parameters(), strict=True):
             part, before = part.view_as(p), before.view_as(p)
             if p.ndim > 1:
@@ -293,22 +330,20 @@ def test_filters_are_normalised_once_each():
                 torch.testing.assert_close(part.norm(), p.detach().norm())
             else:
                 torch.testing.assert_close(part, p.detach().abs() * before.sign())
-        torch.testing.assert_close(landscape.filter_normalised(u, model, vectors), u)
 
 
 def test_a_filter_of_zeros_gives_no_direction():
     model = nn.Linear(3, 2)
     with torch.no_grad():
         model.weight[0] = 0
-    u = landscape.random_direction(model, 0)
+    u = planes.random_direction(model, 0)
     assert u[:3].tolist() == [0.0] * 3 and torch.isfinite(u).all()
-    assert not landscape.filter_normalised(torch.zeros(8), model).any()
 
 
 def test_directions_depend_on_the_seed_alone():
     model = network("mlp")
     state = torch.get_rng_state()
-    one, same, other = (landscape.random_direction(model, seed) for seed in (1, 1, 2))
+    one, same, other = (planes.random_direction(model, seed) for seed in (1, 1, 2))
     assert torch.equal(one, same) and not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), state)
     assert abs(F.cosine_similarity(one, other, dim=0)) < 0.2
@@ -316,7 +351,7 @@ def test_directions_depend_on_the_seed_alone():
 
 def test_losses_that_are_not_finite_stay(digits):
     model = network("mlp")
-    u = 1e30 * landscape.random_direction(model, 1)
+    u = 1e30 * planes.random_direction(model, 1)
     line = landscape.loss_line(model, *digits, u, [0.0, 1.0, 1e8])
     assert np.isfinite(line.loss[0]) and not np.isfinite(line.loss[1:]).all()
     plane = landscape.Plane(np.arange(4.0), np.arange(4.0), np.full((4, 4), np.nan), "loop")
@@ -333,9 +368,9 @@ def state(model):
     )
 
 
-@pytest.mark.parametrize("batch_norm", ["keep", "recompute"])
-@pytest.mark.parametrize("fail_at", [None, 1, 2, 3, 9])
-def test_the_model_is_left_as_it_was(digits, batch_norm, fail_at):
+@pytest.mark.parametrize("settings", [{"method": "batched"}, {"method": "loop"}, {"batch_norm": "recompute"}])
+@pytest.mark.parametrize("fail_at", [None, 1, 2])
+def test_the_model_is_left_as_it_was(digits, settings, fail_at):
     model = network("conv")
     model[1].eval()
     before, calls = state(model), []
@@ -346,9 +381,9 @@ def test_the_model_is_left_as_it_was(digits, batch_norm, fail_at):
             raise KeyboardInterrupt
         return F.cross_entropy(out, y)
 
-    u = landscape.random_direction(model, 1)
+    u = planes.random_direction(model, 1)
     try:
-        landscape.loss_line(model, *digits, u, np.linspace(-1, 1, 12), loss=loss, batch_norm=batch_norm)
+        landscape.loss_line(model, *digits, u, np.linspace(-1, 1, 12), loss=loss, **settings)
         assert fail_at is None
     except KeyboardInterrupt:
         assert fail_at is not None
@@ -361,7 +396,7 @@ def test_the_model_is_left_as_it_was(digits, batch_norm, fail_at):
 
 def test_no_progress_bar_where_there_is_no_terminal(digits, capsys):
     model = network("mlp")
-    landscape.loss_line(model, *digits, landscape.random_direction(model), [0.0, 1.0])
+    landscape.loss_line(model, *digits, planes.random_direction(model), [0.0, 1.0])
     assert capsys.readouterr() == ("", "")
 
 
@@ -370,10 +405,10 @@ def test_pca_finds_the_plane_of_a_planar_path():
     basis = torch.linalg.qr(torch.randn(30, 2, generator=generator, dtype=torch.float64))[0].T
     coefficients = torch.randn(12, 2, generator=generator, dtype=torch.float64)
     path = list(5 + coefficients @ basis)
-    directions, explained = landscape.pca_directions(path)
+    directions, explained = planes.pca_directions(path)
     torch.testing.assert_close(directions @ directions.T, torch.eye(2, dtype=torch.float64))
     assert explained.sum() == pytest.approx(1.0) and explained[0] >= explained[1]
-    projection = landscape.project(path, path[-1], directions)
+    projection = planes.project(path, path[-1], directions)
     assert projection.explained == pytest.approx(1.0) and projection.distance.max() < 1e-12
     rebuilt = path[-1] + torch.as_tensor(projection.coordinates) @ directions
     torch.testing.assert_close(rebuilt, torch.stack(path))
@@ -382,21 +417,21 @@ def test_pca_finds_the_plane_of_a_planar_path():
 def test_projection_equals_what_pca_says_and_takes_skew_directions():
     generator = torch.Generator().manual_seed(0)
     path = list(torch.randn(9, 20, generator=generator, dtype=torch.float64).cumsum(0))
-    directions, explained = landscape.pca_directions(path)
-    projection = landscape.project(path, path[-1], directions)
+    directions, explained = planes.pca_directions(path)
+    projection = planes.project(path, path[-1], directions)
     assert projection.explained == pytest.approx(explained.sum())
     skew = torch.stack([directions[0], 3 * directions[0] + 0.1 * directions[1]])
-    other = landscape.project(path, path[-1], skew)
+    other = planes.project(path, path[-1], skew)
     np.testing.assert_allclose(other.distance, projection.distance, atol=1e-9)
     np.testing.assert_allclose(other.coordinates @ skew.numpy(), projection.coordinates @ directions.numpy())
     with pytest.raises(ValueError, match="independent"):
-        landscape.project(path, path[-1], [directions[0], 2 * directions[0]])
+        planes.project(path, path[-1], [directions[0], 2 * directions[0]])
     with pytest.raises(ValueError, match="more than m=2"):
-        landscape.pca_directions(path[:2])
+        planes.pca_directions(path[:2])
     with pytest.raises(ValueError, match="move"):
-        landscape.pca_directions([path[0]] * 4)
+        planes.pca_directions([path[0]] * 4)
     with pytest.raises(ValueError, match="shapes"):
-        landscape.project(path, path[-1][:-1], directions)
+        planes.project(path, path[-1][:-1], directions)
 
 
 def test_negative_curvature_counts():
@@ -415,7 +450,7 @@ def test_negative_curvature_counts():
 
 def test_arguments_are_checked(digits):
     model = network("mlp")
-    u = landscape.random_direction(model)
+    u = planes.random_direction(model)
     line = landscape.loss_line
     with pytest.raises(ValueError, match="direction"):
         line(model, *digits, u[:-1], [0, 1])
@@ -434,11 +469,11 @@ def test_arguments_are_checked(digits):
     with pytest.raises(ValueError, match="directions: must be 2"):
         landscape.loss_plane(model, *digits, [u], [0, 1], [0, 1])
     with pytest.raises(ValueError, match="vectors"):
-        landscape.random_direction(model, vectors="none")
+        planes.random_direction(model, vectors="none")
     with pytest.raises(ValueError, match="vectors"):
-        landscape.random_direction(model, normalise=None, vectors="whole")
+        planes.random_direction(model, normalise=None, vectors="whole")
     with pytest.raises(ValueError, match="requires a gradient"):
-        landscape.random_direction(network("mlp").requires_grad_(False))
+        planes.random_direction(network("mlp").requires_grad_(False))
 
 
 def test_drawing_clips_what_is_not_finite():
@@ -450,65 +485,37 @@ def test_drawing_clips_what_is_not_finite():
     flat, raised = fig.add_subplot(1, 2, 1), fig.add_subplot(1, 2, 2, projection="3d")
     landscape.draw_plane(flat, plane, top=3.0)
     landscape.draw_surface(raised, plane, top=3.0)
-    landscape.draw_path(flat, landscape.Projection(np.array([[0.0, 0.0], [0.5, 0.5]]), np.array([0.0, 2.5]), 0.875))
+    landscape.draw_path(flat, planes.Projection(np.array([[0.0, 0.0], [0.5, 0.5]]), np.array([0.0, 2.5]), 0.875))
     assert raised.get_zlim()[1] < 4
     assert flat.get_title(loc="left") or flat.get_title()
     fig.savefig(io.BytesIO(), format="png")
     plt.close(fig)
     with pytest.raises(ValueError, match="> 0"):
         landscape.draw_plane(flat, landscape.Plane(a, a, loss - 1, "loop"), top=3.0)
+    with pytest.raises(ValueError, match=r"top=0.1: must be above 0\.1"):
+        landscape.draw_plane(flat, plane, top=0.1)
+    with pytest.raises(ValueError, match="no finite loss"):
+        landscape.draw_surface(raised, landscape.Plane(a, a, loss * np.nan, "loop"))
     with pytest.raises(ValueError, match="must have 2"):
-        landscape.draw_path(flat, landscape.Projection(np.zeros((3, 1)), np.zeros(3), 1.0))
+        landscape.draw_path(flat, planes.Projection(np.zeros((3, 1)), np.zeros(3), 1.0))
 
 
-@pytest.fixture
-def threads():
-    """Sets the number of PyTorch's threads, and puts it back."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
+def test_a_flat_plane_is_drawn():
+    a = np.linspace(-1, 1, 5)
+    fig, ax = plt.subplots()
+    landscape.draw_plane(ax, landscape.Plane(a, a, np.ones((5, 5)), "loop"))
+    fig.savefig(io.BytesIO(), format="png")
+    plt.close(fig)
+    assert ax.get_xlim() == (-1, 1)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("batch_norm", ["keep", "recompute"])
-def test_the_losses_do_not_depend_on_the_number_of_threads(digits, threads, kind, batch_norm):
-    model = network(kind)
-    u = landscape.random_direction(model, 1, vectors="entry")
-    position = np.linspace(-1, 1, 50)
-    lines = {}
-    for count in (1, 3):
-        threads(count)
-        lines[count] = landscape.loss_line(
-            model, *digits, u, position, method="loop", batch_norm=batch_norm, batch_size=25
-        ).loss
-        with ThreadPoolExecutor(1) as pool:
-            assert torch.get_num_threads() == pool.submit(torch.get_num_threads).result() == count
-    np.testing.assert_allclose(lines[3], lines[1], rtol=2e-5)
-    assert len(set(lines[3].round(9))) > 40
-
-
-def test_an_error_in_a_thread_comes_out_and_leaves_everything_as_it_was(digits, threads):
-    threads(3)
-    model = network("resnet")
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    calls = []
-
-    def failing(logits, y):
-        calls.append(torch.is_grad_enabled())
-        if len(calls) == 40:
-            raise RuntimeError("the fortieth call")
-        return F.cross_entropy(logits, y)
-
-    u = landscape.random_direction(model, 1)
-    with pytest.raises(RuntimeError, match="the fortieth call"):
-        landscape.loss_line(model, *digits, u, np.linspace(-1, 1, 400), method="loop", loss=failing)
-    assert len(calls) < 100 and not any(calls)
-    assert torch.get_num_threads() == 3 and model.training
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-def test_cross_entropy_along_the_columns_is_cross_entropy():
-    with lrlib.seeded(0):
-        logits, shares = 5 * torch.randn(30, 7, dtype=torch.float64), torch.rand(30, 7, dtype=torch.float64).softmax(1)
-    for y in (torch.arange(30) % 7, shares):
-        torch.testing.assert_close(landscape._cross_entropy(logits, y), F.cross_entropy(logits, y), rtol=1e-12, atol=0)
+def test_targets_that_are_shares_of_the_classes(digits):
+    model = network("mlp")
+    shares = F.one_hot(digits[1], 10) * 0.9 + 0.01
+    u = planes.random_direction(model)
+    for y in (digits[1], shares):
+        lines = [
+            landscape.loss_line(model, digits[0], y, u, [0.0, 1.0], loss=loss).loss
+            for loss in (F.cross_entropy, lambda out, y: F.cross_entropy(out, y))
+        ]
+        np.testing.assert_allclose(*lines, rtol=1e-5)

@@ -17,7 +17,7 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer, data) -> Iterat
     """Put everything that a run changes back as it was, whatever happens inside the block.
 
     That is of the model its weights, buffers (also rebound ones), gradients, training modes and requires_grad; of the
-    optimizer its state, groups and attributes; the random generators of Python and NumPy and those of a data loader.
+    optimizer its state and groups; the random generators of Python and NumPy and those of a data loader.
 
     Args:
         model, optimizer: that are trained.
@@ -39,7 +39,6 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer, data) -> Iterat
         {key: copy.deepcopy(value) for key, value in group.items() if key != "params"}
         for group in optimizer.param_groups
     ]
-    attributes = {name: value for name, value in vars(optimizer).items() if name not in ("state", "param_groups")}
     generators = {generator: generator.get_state() for generator in _generators(data)}
     random_state, numpy_state = random.getstate(), np.random.get_state()
     try:
@@ -61,9 +60,6 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer, data) -> Iterat
             for key in set(group) - set(saved) - {"params"}:
                 del group[key]
             group.update(saved)
-        for name in set(vars(optimizer)) - set(attributes) - {"state", "param_groups"}:
-            delattr(optimizer, name)
-        vars(optimizer).update(attributes)  # a scheduler wraps its optimizer's step
         for generator, generator_state in generators.items():
             generator.set_state(generator_state)
         random.setstate(random_state)

@@ -39,13 +39,13 @@ class Now:
     ):
         self.t, self.settings, self.loss, self.loss_at, self.active = t, settings, loss, loss_at, active
         self.applied: torch.Tensor | None = None
-        self._shaped: dict[tuple[int, torch.dtype], Values] = {}
+        self._shaped: dict[tuple, Values] = {}
 
     def like(self, p: torch.Tensor) -> Values:
         """The rate "lr", "t" and the rule's settings, in a shape and type that multiply a parameter (R, ...)."""
-        key = p.ndim, p.dtype
+        ones = (1,) * (p.ndim - 1) if len(p) > 1 else ()  # one number multiplies any shape
+        key = ones, p.dtype
         if key not in self._shaped:
-            ones = (1,) * (p.ndim - 1)
             self._shaped[key] = {
                 name: value.to(p.dtype).view(-1, *ones) if isinstance(value, torch.Tensor) else value
                 for name, value in self.settings.items()

@@ -197,7 +197,7 @@ def each(name: str, value: Any, size: int) -> list:
     if not isinstance(value, list | range | np.ndarray):
         return [value] * size
     if len(value) != size:
-        raise ValueError(f"{name}: has {len(value)} entries, must be one, or {size}, one for each replica")
+        raise ValueError(f"{name}: has {len(value)} entries, must be one, or {size}")
     return list(value)
 
 

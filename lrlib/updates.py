@@ -12,8 +12,8 @@ from lrlib import _check, capture
 from lrlib.minibatches import MiniBatches, Place, row
 from lrlib.rule import Now, Rule, losses_at
 from lrlib.run import Run, copied, each
-from lrlib.scheduler import ScheduleLR
 from lrlib.schedules import Schedule
+from lrlib.stack import Stack
 
 __all__ = ["OptimizerRun", "RuleRun"]
 
@@ -52,12 +52,13 @@ class RuleRun(Run):
         """Update k, on row w of the window of the order."""
         x, y = self._batches.batch(w)
         values = self.losses(x, y)
-        gradients = torch.autograd.grad(values.sum(), self._params, allow_unused=True)
+        total = values.sum() if self.size > 1 else values
+        gradients = torch.autograd.grad(total, self._params, allow_unused=True)
         used = [i for i, g in enumerate(gradients) if g is not None]
-        given = [g.view_as(self.weights[i]) for i, g in enumerate(gradients) if g is not None]
+        given = [g if isinstance(self.model, Stack) else g[None] for g in gradients if g is not None]
         weights, values = [self.weights[i] for i in used], values.detach()
         with torch.no_grad():
-            calm = isinstance(k, int) and self._calm and math.isfinite(values.sum().item())
+            calm = isinstance(k, int) and self._calm and math.isfinite(total.item())
             _write(self.loss, k, values if calm else values.where(self.active, torch.nan))
             if not calm:
                 newly = self.active & ~values.isfinite()
@@ -69,7 +70,7 @@ class RuleRun(Run):
                 k + 1 if isinstance(k, int) else (k + 1).double()[0],
                 {"lr": row(self.rates, k)} | settings,
                 values,
-                losses_at(weights, lambda: self.losses(x, y)),
+                losses_at(weights, lambda: self.losses(x, y)) if self._rule.needs_loss else None,
                 None if calm else self.active,
             )
             moves = self._rule.moves(given, weights, [self.state[i] for i in used], now)
@@ -133,28 +134,33 @@ class OptimizerRun(Run):
 
     def __init__(self, model, data, schedule, optimizer: torch.optim.Optimizer, **options):
         super().__init__(model, data, **options)
-        self.optimizer = optimizer
-        self._scheduler = None if schedule is None else ScheduleLR(optimizer, schedule)
-        self.rates = torch.full((self.steps, len(optimizer.param_groups)), torch.nan, dtype=torch.float64)
+        self.optimizer, groups, self._planned = optimizer, len(optimizer.param_groups), schedule is not None
+        self.rates = torch.full((self.steps, groups), torch.nan, dtype=torch.float64)
+        if self._planned:
+            self.rates = _table("schedule", schedule, self.steps, groups, _check.nonnegative)
         self._modes = [getattr(optimizer, mode, lambda: None) for mode in ("train", "eval")]  # of schedule-free methods
         self._modes[0]()
-        self._factor = 1.0  # of all cuts so far
 
     def cut(self, factor, replicas=None):
-        self._factor *= factor
-        for group in self.optimizer.param_groups:
+        self.rates[self.step :] *= factor
+        for group in self.optimizer.param_groups if not self._planned else ():
             group["lr"] *= factor
 
     def method_state(self):
-        scheduler = None if self._scheduler is None else self._scheduler.state_dict()
-        return {"optimizer": self.optimizer.state_dict(), "scheduler": scheduler, "factor": self._factor}
+        return {"optimizer": self.optimizer.state_dict()}
 
     def load_method_state(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(copied(state["optimizer"]))
-        if self._scheduler is not None:
-            self._scheduler.load_state_dict(state["scheduler"])
-            self._factor = 1.0
-            self.cut(state["factor"])
+
+    def _apply_rates(self, k: int) -> None:
+        """Give each group its rate of update k, or log the one that it has."""
+        for j, group in enumerate(self.optimizer.param_groups):
+            if not self._planned:
+                self.rates[k, j] = float(group["lr"])
+            elif isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(self.rates[k, j])
+            else:
+                group["lr"] = self.rates[k, j].item()
 
     def updater(self) -> Callable[[int], None]:
         closures = getattr(self.optimizer, "needs_closure", False) or isinstance(self.optimizer, torch.optim.LBFGS)
@@ -176,15 +182,10 @@ class OptimizerRun(Run):
                 self.active[0] = self._calm = False
                 return
             before = [weight.clone() for weight in self.weights] if copies else self.weights
-            rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-            self.rates[k] = torch.tensor(rates, dtype=torch.float64)
+            self._apply_rates(k)
             self.optimizer.step(*[closure] * closures)
             self.gradients = [torch.zeros_like(p)[None] if p.grad is None else p.grad[None] for p in self._params]
             self.moves = [old - new for old, new in zip(before, self.weights, strict=True)] if copies else []
-            if self._scheduler is not None and k + 1 < self.steps:
-                self._scheduler.step()
-                for group in self.optimizer.param_groups if self._factor != 1 else ():
-                    group["lr"] *= self._factor
 
         return update
 

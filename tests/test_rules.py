@@ -430,11 +430,11 @@ def test_what_watches_a_stack_sees_the_weights_that_its_optimizers_mean_to_be_ev
         model, alone = network(seeds[r]), lrlib.Evaluate(*pair, every=10)
         optimizer = Averaged(list(model.parameters()), rates[r])
         lrlib.train(model, pair, None, optimizer=optimizer, seed=seeds[r], callbacks=[alone], **options)
-        points = [p.detach().clone() for p in model.parameters()]
-        optimizer.eval()
+        means = [p.detach().clone() for p in model.parameters()]  # what a run leaves, as in evaluation mode
+        optimizer.train()
         np.testing.assert_allclose(watch.loss[r], alone.loss, rtol=1e-10)
-        for mine, mean, point in zip(stack.replica(r).values(), model.parameters(), points, strict=True):
-            torch.testing.assert_close(mine, mean.detach(), rtol=1e-10, atol=1e-12)
+        for mine, mean, point in zip(stack.replica(r).values(), means, model.parameters(), strict=True):
+            torch.testing.assert_close(mine, mean, rtol=1e-10, atol=1e-12)
             assert not torch.allclose(mine, point)
 
 

@@ -85,8 +85,8 @@ def train(
     whose mini-batch loss stops being finite is trained no further, from before that update on.
 
     On a GPU an update is captured once as a CUDA graph and replayed, and never waits for the host: give callbacks a
-    period. A `torch.optim.Optimizer` runs as it is, update by update; a schedule-free one is looked at, and left, in its
-    evaluation mode.
+    period. A `torch.optim.Optimizer` runs as it is, update by update. A schedule-free one is looked at, and left, in
+    its evaluation mode.
 
     Args:
         model: maps inputs (B, ...) to outputs such as logits (B, classes), on the data's device; or a

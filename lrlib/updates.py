@@ -163,13 +163,17 @@ class OptimizerRun(Run):
                 group["lr"] = self.rates[k, j].item()
 
     def updater(self) -> Callable[[int], None]:
-        closures = getattr(self.optimizer, "needs_closure", False) or isinstance(self.optimizer, torch.optim.LBFGS)
+        lbfgs = isinstance(self.optimizer, torch.optim.LBFGS)
+        closures = lbfgs or getattr(self.optimizer, "needs_closure", False)
         copies = any(callback.needs_moves for callback in self.callbacks)
 
         def update(k: int) -> None:
             x, y = self._batches.batch(k % self._batches.window)
+            known: list[torch.Tensor] = []
 
             def closure():
+                if known:
+                    return known.pop()
                 self.optimizer.zero_grad()
                 value = self.losses(x, y)[0]
                 if torch.is_grad_enabled():
@@ -183,6 +187,7 @@ class OptimizerRun(Run):
                 return
             before = [weight.clone() for weight in self.weights] if copies else self.weights
             self._apply_rates(k)
+            known.extend([value] * lbfgs)  # it asks first for the loss and the gradients that are there
             self.optimizer.step(*[closure] * closures)
             self.gradients = [torch.zeros_like(p)[None] if p.grad is None else p.grad[None] for p in self._params]
             self.moves = [old - new for old, new in zip(before, self.weights, strict=True)] if copies else []

@@ -351,38 +351,46 @@ def range_test(
                     for module in model.modules():
                         if callable(reset := getattr(module, "reset_parameters", None)):
                             reset()
+            sweep = _Sweep(num_iter, smoothing, stop_factor)
             history = train(
                 model,
                 data,
                 schedules,
-                steps=num_iter + 1,  # the last one only to measure the loss after the one before
+                steps=num_iter + 1,  # no update, but the batch after the last one
                 batch_size=batch_size,
                 optimizer=optimizer,
                 loss=loss,
                 seed=seed + repeat,
-                callbacks=[Periodic(_Stop(smoothing, stop_factor), every=1)],
+                callbacks=[Periodic(sweep, every=1)],
             )
             losses[repeat, : len(history.loss)] = history.loss
+            losses[repeat, num_iter] = sweep.last
             if history.diverged_at == 0:
                 losses[repeat, 0] = history.diverged_loss
     return RangeTest(rates, losses[:, 1:], losses[:, 0], smoothing)
 
 
-class _Stop:
-    """Ends a sweep whose smoothed loss has risen too far above its lowest value."""
+class _Sweep:
+    """Ends a sweep that is through, having measured its last rate, or whose smoothed loss has risen too far."""
 
-    def __init__(self, smoothing: float, factor: float):
-        self._smoothing, self._factor = smoothing, factor
+    def __init__(self, updates: int, smoothing: float, factor: float):
+        self._updates, self._smoothing, self._factor = updates, smoothing, factor
         self._mean, self._weight, self._lowest, self._initial = 0.0, 0.0, math.inf, 0.0
+        self.last = math.nan
 
     def __call__(self, run: Run) -> None:
         value = run.loss[run.step - 1, 0].item()
         if run.step == 1:
             self._initial = max(abs(value), 1e-12)
-            return
-        self._mean = self._smoothing * self._mean + value
-        self._weight = self._smoothing * self._weight + 1
-        smoothed = self._mean / self._weight
-        self._lowest = min(self._lowest, smoothed)
-        if smoothed > self._lowest + self._factor * self._initial:
+        else:
+            self._mean = self._smoothing * self._mean + value
+            self._weight = self._smoothing * self._weight + 1
+            smoothed = self._mean / self._weight
+            self._lowest = min(self._lowest, smoothed)
+            if smoothed > self._lowest + self._factor * self._initial:
+                run.stop()
+                return
+        if run.step == self._updates:
+            last = run.ahead().item()
+            self.last = last if math.isfinite(last) else math.nan
             run.stop()

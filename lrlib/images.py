@@ -12,7 +12,7 @@ import warnings
 
 import numpy as np
 from numpy.typing import ArrayLike
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from lrlib import _check
 from lrlib.schedules import Schedule
@@ -100,10 +100,11 @@ def image_schedule(
         )
     factor = np.sqrt(width * height * len(channels) / num_steps)
     size = int(width / factor), int(height / factor)
-    if min(size) < 1:
-        raise ValueError(f"image: {width} x {height} shrinks to nothing for num_steps={num_steps!r}; it is too narrow")
+    if min(size) < 1:  # a picture so narrow becomes one row or column
+        size = tuple(max(1, min(side, num_steps // len(channels))) if shrunk else 1
+                     for side, shrunk in zip((width, height), size, strict=True))  # fmt: skip
     values = np.stack([_as_unit(plane.resize(size)) for plane in channels], axis=-1)
-    return ImageSchedule(values[_scan_order(size, order)].ravel(), size, num_steps, base_lr, max_lr)
+    return ImageSchedule(values[_scan_order(size, order)].ravel()[:num_steps], size, num_steps, base_lr, max_lr)
 
 
 def _scan_order(size: tuple[int, int], order: str) -> tuple[np.ndarray, np.ndarray]:
@@ -146,7 +147,9 @@ def _planes(image) -> list[Image.Image]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             try:
                 picture = Image.open(image)
-            except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+            except (OSError, Image.DecompressionBombError, SyntaxError) as error:
+                if isinstance(error, OSError) and error.errno is not None:  # no such file, no permission
+                    raise
                 raise ValueError(f"image={os.fspath(image)!r}: is not a picture that can be read ({error})") from error
         with picture:
             return _planes_of_picture(picture, f"image={os.fspath(image)!r}")
@@ -167,10 +170,14 @@ def _planes_of_picture(picture: Image.Image, name: str) -> list[Image.Image]:
         picture.load()
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{name}: is cut off or damaged ({error})") from error
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I;16"):
         return _planes_of_array(np.asarray(picture).astype(np.uint16))
     if picture.mode == "I":  # PIL's mode for 16-bit PNG in older files
-        return _planes_of_array(np.asarray(picture).clip(0, 65_535).astype(np.uint16))
+        values = np.asarray(picture)
+        if values.min() < 0 or values.max() > 65_535:
+            raise ValueError(f"{name}: has values from {values.min()} to {values.max()}, must be in [0, 65,535]")
+        return _planes_of_array(values.astype(np.uint16))
     if picture.mode == "F":
         return _planes_of_array(np.asarray(picture))
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:

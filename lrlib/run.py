@@ -154,6 +154,12 @@ class Run(ABC):
             raise ValueError(f"loss: returned shape {tuple(value.shape)}, must return a scalar, the mean over examples")
         return value.reshape(1)
 
+    def ahead(self) -> torch.Tensor:
+        """The losses (R,) of the mini-batch to come, at the present weights; a loader's is spent by that."""
+        self._batches.seek(self.step)
+        with torch.no_grad():
+            return self.losses(*self._batches.batch(self.step % self._batches.window))
+
     def go(self) -> None:
         """All updates from the present step on, with the callbacks."""
         self.model.train()

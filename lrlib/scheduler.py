@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import Optimizer, RMSprop
 from torch.optim.lr_scheduler import LRScheduler
 
 from lrlib import _check
@@ -58,6 +58,12 @@ class ScheduleLR(LRScheduler):
                 raise TypeError(f"schedule={candidate!r}: must be a Schedule; wrap a function in Schedule(...)")
         if momentum is not None and any(not {"momentum", "betas"} & set(group) for group in optimizer.param_groups):
             raise ValueError(f"momentum={momentum!r}: must be None for {type(optimizer).__name__}, which has none")
+        if (
+            momentum is not None
+            and isinstance(optimizer, RMSprop)
+            and any(not g["momentum"] for g in optimizer.param_groups)
+        ):
+            raise ValueError("optimizer: RMSprop must be built with momentum > 0 for its momentum to be scheduled")
         self._schedule, self._momentum = given if isinstance(schedule, Sequence) else schedule, momentum
         self._rates(optimizer, 0)
         super().__init__(optimizer)

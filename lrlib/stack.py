@@ -196,9 +196,6 @@ class Stack(nn.Module):
                 if getattr(layer, key) is not None}  # fmt: skip
         if self.training and layer.track_running_stats:
             tensors[f"{name}.num_batches_tracked"].add_(1)
-        momentum = layer.momentum
-        if momentum is None:
-            momentum = 1 / float(tensors[f"{name}.num_batches_tracked"][0]) if layer.track_running_stats else 0.0
         out = F.batch_norm(
             h.reshape(1, -1, h.shape[-1]),
             part.get("running_mean"),
@@ -206,7 +203,7 @@ class Stack(nn.Module):
             part.get("weight"),
             part.get("bias"),
             self.training or not layer.track_running_stats,
-            momentum,
+            layer.momentum or 0.0,
             layer.eps,
         )
         return out.view_as(h)
@@ -241,11 +238,12 @@ def _layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:
     unshared = len(list(model.named_modules(remove_duplicate=False))) == len(layers) + 2 == len(set(model.modules()))
     hooked = any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
     tied = len(list(model.parameters())) < sum(1 for _ in model.named_parameters(remove_duplicate=False))
+    cumulative = any(isinstance(m, nn.BatchNorm1d) and m.track_running_stats and m.momentum is None for _, m in layers)
     fits = all(
         layer.normalized_shape == (units,) if isinstance(layer, nn.LayerNorm) else True
         for units, (_, layer) in zip(_units([layer for _, layer in layers]), layers, strict=True)
     )
-    return layers if unshared and fits and not hooked and not tied else None
+    return layers if unshared and fits and not (hooked or tied or cumulative) else None
 
 
 def _units(layers: list[nn.Module]) -> list[int]:

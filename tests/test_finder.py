@@ -297,3 +297,12 @@ def test_bad_arguments_are_refused_by_name(arguments, error, named):
 def test_unknown_rule():
     with pytest.raises(ValueError, match="rule='best'"):
         synthetic(valley).suggest("best")
+
+
+def test_a_sweep_makes_as_many_updates_as_it_has_rates():
+    model, seen = network(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    optimizer.register_step_pre_hook(lambda o, *_: seen.append(o.param_groups[0]["lr"]))
+    test = range_test(model, (X, Y), optimizer, num_iter=12, repeats=2)
+    np.testing.assert_array_equal(seen, np.tile(test.lr, 2))
+    assert np.isfinite(test.loss).all()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 import lrlib
 from lrlib import image_schedule, pictures
@@ -180,7 +180,7 @@ GOOD = np.zeros((10, 10))
         ((GOOD.astype(int), 100), TypeError, "int64"),
         ((42, 100), TypeError, "is a int"),
         ((GOOD, 301), ValueError, "at least num_steps=301"),
-        ((np.zeros((1, 300)), 100), ValueError, "too narrow"),
+        ((Image.fromarray(np.full((10, 10), 70_000, dtype=np.int32)), 50), ValueError, "from 70000 to 70000"),
         ((GOOD, 0), ValueError, "num_steps=0"),
         ((GOOD, 10.5), TypeError, "num_steps=10.5"),
         ((GOOD, 100, -1e-3), ValueError, "base_lr=-0.001"),
@@ -240,3 +240,41 @@ def test_bad_pictures_are_refused_by_name():
         pictures.photograph("kitten")
     with pytest.raises(ValueError, match="exponent=nan"):
         pictures.power_noise((4, 4), float("nan"), 0)
+
+
+@pytest.mark.parametrize("shape", [(1, 256), (256, 1), (2, 900), (1, 1)], ids=str)
+@pytest.mark.parametrize("grey", [True, False])
+def test_a_picture_that_is_too_narrow_to_shrink_becomes_one_row_or_column(shape, grey):
+    height, width = shape
+    steps = 1 if shape == (1, 1) else 100
+    ramp = np.linspace(0, 1, max(shape)).reshape((1, -1) if width >= height else (-1, 1)) * np.ones(shape)
+    schedule = lrlib.image_schedule(ramp, steps, base_lr=0.0, max_lr=1.0, grey=grey)
+    assert 1 in schedule.size and max(schedule.size) == (1 if steps == 1 else steps // (1 if grey else 3))
+    assert (np.diff(schedule(np.arange(steps))) > -0.02).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_is_read_as_it_is_shown(orientation, tmp_path):
+    picture = Image.fromarray(np.add.outer(np.arange(40), 4 * np.arange(60)).astype(np.uint8)).convert("RGB")
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    picture.save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as stored:
+        shown = lrlib.image_schedule(np.asarray(ImageOps.exif_transpose(stored)), 600)
+    read = lrlib.image_schedule(tmp_path / "turned.png", 600)
+    assert read == shown and read.size == shown.size
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "gif", "bmp"])
+def test_a_file_that_is_cut_off_anywhere_is_named(kind, tmp_path):
+    Image.fromarray(np.arange(2400).reshape(40, 60).astype(np.uint8)).convert("RGB").save(tmp_path / f"whole.{kind}")
+    content = (tmp_path / f"whole.{kind}").read_bytes()
+    for share in (0.02, 0.1, 0.3, 0.6):
+        (tmp_path / f"cut.{kind}").write_bytes(content[: int(share * len(content))])
+        with pytest.raises(ValueError, match=f"cut.{kind}"):
+            lrlib.image_schedule(tmp_path / f"cut.{kind}", 300)
+
+
+def test_a_folder_is_no_picture_and_says_so_itself(tmp_path):
+    with pytest.raises(OSError, match="Is a directory|Permission"):
+        lrlib.image_schedule(tmp_path, 300)

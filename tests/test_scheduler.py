@@ -169,3 +169,9 @@ def test_a_momentum_that_leaves_its_range_is_refused_when_it_does():
     optimizer.step()
     with pytest.raises(ValueError, match=r"momentum at step 1=1.0: must be in \[0, 1\)"):
         scheduler.step()
+
+
+def test_a_momentum_for_rmsprop_built_without_is_refused():
+    optimizer = torch.optim.RMSprop([nn.Parameter(torch.ones(2))], lr=0.1)
+    with pytest.raises(ValueError, match="must be built with momentum > 0"):
+        lrlib.ScheduleLR(optimizer, lrlib.constant(0.1), momentum=lrlib.warmup(lrlib.constant(0.9), 5))

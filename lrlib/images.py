@@ -101,8 +101,8 @@ def image_schedule(
     factor = np.sqrt(width * height * len(channels) / num_steps)
     size = int(width / factor), int(height / factor)
     if min(size) < 1:  # a picture so narrow becomes one row or column
-        size = tuple(max(1, min(side, num_steps // len(channels))) if shrunk else 1
-                     for side, shrunk in zip((width, height), size, strict=True))  # fmt: skip
+        longest = max(1, num_steps // len(channels))
+        size = (min(width, longest), 1) if size[1] < 1 <= size[0] else (1, min(height, longest))
     values = np.stack([_as_unit(plane.resize(size)) for plane in channels], axis=-1)
     return ImageSchedule(values[_scan_order(size, order)].ravel()[:num_steps], size, num_steps, base_lr, max_lr)
 

@@ -1,8 +1,8 @@
 """The engine beside plain PyTorch loops, in one run: one model, grids of 10 rates x 10 seeds, and captured updates.
 
 Prints, for each network, the time of one update in the plainest loop (with one thread or with all, whichever is
-faster), that of `lrlib.train` and that of one replica in `lrlib.train_grid`, with the ratios: medians over repeats that
-take turns. Where there is a GPU everything is on it, and the times of captured updates are printed beside those that
+faster), that of `lrlib.train` and that of one replica in `lrlib.train_grid` with a process for each core, with the
+ratios: medians over repeats that take turns. Where there is a GPU everything is on it, and the times of captured updates are printed beside those that
 were measured on one H200. `python benchmarks/engine.py 2000` makes more than 400 updates a run.
 """
 
@@ -68,7 +68,10 @@ def trained(make_model, data, batch_size: int, updates: int) -> float:
 
 def in_a_grid(make_model, data, batch_size: int, updates: int) -> tuple[float, str]:
     """Seconds of one update of one replica, choice and evaluations included, and the way chosen."""
-    grid = lrlib.train_grid(make_model, data, RATES, SEEDS, steps=updates, batch_size=batch_size)
+    torch.set_num_threads(1)
+    workers = joblib.cpu_count() if data.x_train.device.type == "cpu" else 1
+    with joblib.parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1):
+        grid = lrlib.train_grid(make_model, data, RATES, SEEDS, steps=updates, batch_size=batch_size)
     return grid.seconds / (len(RATES) * len(SEEDS) * updates), f"{grid.way}: {grid.why}"
 
 
@@ -88,7 +91,6 @@ def compare(steps: int, where: torch.device) -> None:
         for _ in range(REPEATS):
             singles.append(fewest(plain, make_model, data, batch_size, each))
             alone.append(fewest(trained, make_model, data, batch_size, each))
-            torch.set_num_threads(joblib.cpu_count())
             seconds, why = in_a_grid(make_model, data, batch_size, each)
             grids.append(seconds)
         one = [own / loop for own, loop in zip(alone, singles, strict=True)]

@@ -1,9 +1,10 @@
 """The engine beside plain PyTorch loops, in one run: one model, grids of 10 rates x 10 seeds, and captured updates.
 
 Prints, for each network, the time of one update in the plainest loop (with one thread or with all, whichever is
-faster), that of `lrlib.train` and that of one replica in `lrlib.train_grid` with a process for each core, with the
-ratios: medians over repeats that take turns. Where there is a GPU everything is on it, and the times of captured updates are printed beside those that
-were measured on one H200. `python benchmarks/engine.py 2000` makes more than 400 updates a run.
+faster), that of `lrlib.train`, and that of one replica in `lrlib.train_grid` with a process for each core, with the
+ratios: medians over repeats that take turns. Where there is a GPU everything is on it, and the times of captured
+updates are printed beside those that were measured on one H200. `python benchmarks/engine.py 2000` makes more than 400
+updates a run.
 """
 
 import statistics

@@ -310,8 +310,8 @@ def _choose(job: _Job, data: Dataset, shard: Sequence[Cell], size: int, way: str
         pair = Stack([job.model(seed, data.x_train.device) for _, seed in (shard[0], shard[-1])])
         pair.check(data.x_train[:2])
         pair.losses(data.x_train[None, :2], data.y_train[None, :2], job.options["loss"]).sum().backward()
-    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-        problem = str(error).splitlines()[0]
+    except Exception as error:  # whatever keeps a model from being stacked, one by one it can be trained
+        problem = (str(error).splitlines() or [type(error).__name__])[0]
         if way == "stack":
             raise ValueError(f"way={way!r}: must be 'loop', as this model cannot be stacked: {problem}") from error
         return "loop", f"the model cannot be stacked: {problem}"

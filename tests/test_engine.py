@@ -504,3 +504,49 @@ def test_every_replica_may_have_its_own_torch_optimizer():
         radam = torch.optim.RAdam(model.parameters(), lr=1.0)
         lrlib.train(model, (X, Y), schedule, steps=20, optimizer=radam, seed=r)
         assert apart(model.parameters(), stack.replica(r).values()) < 1e-12
+
+
+class Uncopied(nn.Module):
+    """A model that refuses to be copied, as those do that hold files or locks."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+
+    def __deepcopy__(self, memo):
+        raise AttributeError
+
+
+def sparse_words(seed):
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.EmbeddingBag(32, 10, mode="sum", sparse=True)
+
+        def forward(self, x):
+            return self.table(x.flatten(1).clamp(0, 31).long())
+
+    return Words()
+
+
+@pytest.mark.parametrize("make", [lambda seed: Uncopied(), sparse_words], ids=["uncopied", "sparse"])
+def test_what_cannot_be_stacked_is_trained_one_by_one(make):
+    grid = lrlib.train_grid(make, DATA, [0.1], [0, 1], steps=4)
+    assert grid.way == "loop" and "cannot be stacked" in grid.why
+    for seed in (0, 1):
+        model = grid_model(lambda seed=seed: make(seed), seed)
+        assert lrlib.train(model, DATA, 0.1, steps=4, seed=seed).final_loss == grid.final_loss[0, seed]
+
+
+def test_averages_and_rules_pickle_and_copy():
+    import pickle
+
+    average = lrlib.WeightAverage(at=[1, 2], decay=0.9)
+    average.add(mlp())
+    for other in (copy.deepcopy(average), pickle.loads(pickle.dumps(average))):
+        assert other.count == 1 and apart(other.model.parameters(), average.model.parameters()) == 0
+    for rule in RULES.values():
+        assert pickle.loads(pickle.dumps(rule)) == copy.deepcopy(rule) == rule

@@ -306,3 +306,30 @@ def test_a_sweep_makes_as_many_updates_as_it_has_rates():
     test = range_test(model, (X, Y), optimizer, num_iter=12, repeats=2)
     np.testing.assert_array_equal(seen, np.tile(test.lr, 2))
     assert np.isfinite(test.loss).all()
+
+
+def test_the_generator_of_a_batch_sampler_s_sampler_is_restored():
+    generator = torch.Generator().manual_seed(3)
+    data = torch.utils.data.TensorDataset(X, Y)
+    sampler = torch.utils.data.RandomSampler(data, generator=generator)
+    loader = torch.utils.data.DataLoader(data, batch_sampler=torch.utils.data.BatchSampler(sampler, 64, False))
+    before, model = generator.get_state(), network()
+    range_test(model, loader, torch.optim.SGD(model.parameters(), lr=1.0), num_iter=10, repeats=2)
+    assert torch.equal(before, generator.get_state())
+
+
+def test_a_rebound_buffer_is_put_back():
+    class Rebinding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network()
+            self.register_buffer("mean", torch.zeros(1))
+
+        def forward(self, x):
+            self.mean = self.mean + x.mean().abs()
+            return self.inner(x - self.mean)
+
+    model = Rebinding()
+    mean = model.mean
+    range_test(model, (X, Y), torch.optim.SGD(model.parameters(), lr=1.0), num_iter=10, repeats=2)
+    assert model.mean is mean and mean.item() == 0

@@ -14,15 +14,12 @@ from pathlib import Path
 
 import torch
 
-from lrlib import runtime
-
 __all__ = ["device_name", "versions", "source_hash", "library_hash"]
 
 
 @functools.cache
-def device_name() -> str:
-    """The name of the device that runs train on, such as "NVIDIA H200" or "Intel(R) Xeon(R) CPU @ 2.60GHz"."""
-    where = runtime.device()
+def device_name(where: torch.device) -> str:
+    """The name of a device, such as "NVIDIA H200" or "Intel(R) Xeon(R) CPU @ 2.60GHz"."""
     if where.type != "cpu":
         return torch.cuda.get_device_name(where) if where.type == "cuda" else where.type.upper()
     info = Path("/proc/cpuinfo")

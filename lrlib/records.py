@@ -171,7 +171,7 @@ def _one_run(run: Callable[..., Mapping], scale: str, point: dict) -> tuple[dict
     os.environ["LRLIB_SCALE"] = scale
     started = time.perf_counter()
     row = point | _plain(run(**point))
-    return row, time.perf_counter() - started, device_name()
+    return row, time.perf_counter() - started, device_name(runtime.device())
 
 
 _key = functools.partial(json.dumps, sort_keys=True)

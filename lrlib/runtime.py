@@ -41,11 +41,6 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
-def device_label(where: torch.device) -> str:
-    """The name of a device as a reader knows it, such as "NVIDIA H200" or "CPU"."""
-    return torch.cuda.get_device_name(where) if where.type == "cuda" else where.type.upper()
-
-
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw torch's random numbers from `seed` inside the block; the generators outside are left as they were.

@@ -104,4 +104,5 @@ def test_the_commit_is_that_of_the_folder_or_the_variable(tmp_path, monkeypatch)
 def test_a_cpu_is_called_by_its_name():
     info = Path("/proc/cpuinfo")
     known = info.read_text() if info.is_file() else ""
-    assert provenance.device_name(torch.device("cpu")) in known if "model name" in known else provenance.device_name(torch.device("cpu"))
+    name = provenance.device_name(torch.device("cpu"))
+    assert name in known if "model name" in known else name

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 __all__ = ["Stack"]
 
@@ -222,7 +223,9 @@ def _architecture(model: nn.Module) -> list:
         ]
 
     modules = model.named_modules(remove_duplicate=False)
-    return [(name, type(module), module.extra_repr(), settings(module)) for name, module in modules]
+    return [
+        (name, type_before_parametrizations(module), module.extra_repr(), settings(module)) for name, module in modules
+    ]
 
 
 def _layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:

@@ -469,7 +469,7 @@ def test_a_grid_marks_what_diverged():
         ({"data": (X, Y[:-1])}, ValueError, "data"),
         ({"loss": lambda out, y: out.sum(1)}, ValueError, "loss: returned shape"),
     ],
-    ids=str,
+    ids=range(14),
 )
 def test_bad_arguments_are_named(change, error, words):
     arguments = {"data": (X, Y), "schedule": 0.1, "steps": 10} | change

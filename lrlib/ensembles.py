@@ -8,8 +8,10 @@ belong to them: :func:`refresh_batchnorm` computes them anew.
 No function here writes to the model it is given, but for :func:`refresh_batchnorm`.
 """
 
+import contextlib
 import copy
 import io
+import itertools
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +24,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lrlib import _check
+from lrlib import _check, runtime
 from lrlib.callbacks import Callback, evaluate
 from lrlib.data import Dataset
 from lrlib.rules import SGD
@@ -205,20 +207,19 @@ def refresh_batchnorm(model: nn.Module, x: torch.Tensor, batch_size: int = 500) 
     if len(x) < 2:
         raise ValueError(f"x: has {len(x)} inputs, must have at least 2")
     whole = len(x) // batch_size * batch_size or len(x)
-    worker = copy.deepcopy(model).train()
-    layers = worker.template if isinstance(worker, Stack) else worker
+    layers = model.template if isinstance(model, Stack) else model
     norms = {name: m for name, m in layers.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats}
-    parts = ("running_mean", "running_var", "num_batches_tracked")
-    names = [f"{name}.{part}".lstrip(".") for name in norms for part in parts]
-    mine, found = _state_of(model), _state_of(worker)
-    for name in names:
-        found[name].zero_()
-    for k, xs in enumerate(x[:whole].split(batch_size) if norms else (), 1):
+    buffers = dict(model.tensors() if isinstance(model, Stack) else model.named_buffers())
+    for name, part in itertools.product(norms, ("running_mean", "running_var", "num_batches_tracked")):
+        buffers[f"{name}.{part}".lstrip(".")].zero_()
+    with runtime.modes_kept(model), contextlib.ExitStack() as restored:
         for norm in norms.values():
-            norm.momentum = 1 / k
-        _outputs(worker, xs)
-    for name in names:
-        mine[name].copy_(found[name])
+            restored.callback(setattr, norm, "momentum", norm.momentum)
+        model.train()
+        for k, xs in enumerate(x[:whole].split(batch_size) if norms else (), 1):
+            for norm in norms.values():
+                norm.momentum = 1 / k
+            _outputs(model, xs)
 
 
 def _outputs(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -341,21 +342,19 @@ def disagreement(members: torch.Tensor) -> float:
     return float(pdist(members.argmax(dim=2).cpu().numpy(), "hamming").mean())
 
 
-_KINDS = {  # from a place t to the weights of the start, the control point and the end
-    "line": lambda t: (1 - t, 0.0 * t, t),
-    "bezier": lambda t: ((1 - t) ** 2, 2 * t * (1 - t), t**2),
-    "polygon": lambda t: ((1 - 2 * t).clip(0), 1 - (2 * t - 1).abs(), (2 * t - 1).clip(0)),
+_KINDS = {  # from the start a, the control point c, the end b and a place t to the point there
+    "line": lambda a, c, b, t: a.lerp(b, t),
+    "bezier": lambda a, c, b, t: a.lerp(c, t).lerp(c.lerp(b, t), t),
+    "polygon": lambda a, c, b, t: a.lerp(c, (2 * t).clip(max=1)).lerp(b, (2 * t - 1).clip(min=0)),
 }
 
 
 def _mixed(kind: str, start: State, end: State, control: State, t: torch.Tensor) -> dict[str, torch.Tensor]:
     """The state at t: along the line where there is no control point, and the start's where it is of whole numbers."""
-    curved, straight = _KINDS[kind](t), _KINDS["line"](t)
     state = {}
     for name, a in start.items():
-        wa, wc, wb = (weight.to(a) for weight in (curved if name in control else straight))
-        mixed = wa * a + wb * end[name] + (wc * control[name] if name in control else 0.0)
-        state[name] = mixed if a.is_floating_point() else a.clone()
+        point = _KINDS[kind if name in control else "line"]
+        state[name] = point(a, control.get(name), end[name], t.to(a)) if a.is_floating_point() else a.clone()
     return state
 
 

@@ -1,8 +1,8 @@
 """The engine beside plain PyTorch loops, in one run: one model, grids of 10 rates x 10 seeds, and captured updates.
 
 Prints, for each network, the time of one update in the plainest loop (with one thread or with all, whichever is
-faster), that of `lrlib.train`, and that of one replica in `lrlib.train_grid` with a process for each core, with the
-ratios: medians over repeats that take turns. Where there is a GPU everything is on it, and the times of captured
+faster), that of `lrlib.train`, and that of one replica in `lrlib.train_grid`, where it is large with a process for each
+core, with the ratios: medians over repeats that take turns. Where there is a GPU everything is on it, and the times of captured
 updates are printed beside those that were measured on one H200. `python benchmarks/engine.py 2000` makes more than 400
 updates a run.
 """
@@ -30,11 +30,11 @@ def blocks(*shape: int) -> lrlib.Dataset:
     return lrlib.Dataset("random", x[:10_000], y[:10_000], x[10_000:], y[10_000:], 10)
 
 
-CASES = {  # network, data, batch size, share of the updates
-    "MLP 64-32-10, batch 64": (lambda seed: lrlib.mlp(64, 32, 10), lrlib.digits(), 64, 1.0),
-    "the same with BatchNorm": (lambda seed: lrlib.mlp(64, 32, 10, norm="batch"), lrlib.digits(), 64, 1.0),
-    "MLP 784-128-10, batch 128": (lambda seed: lrlib.mlp(784, 128, 10), blocks(1, 1, 784), 128, 0.25),
-    "PreResNet-8, batch 64": (lambda seed: lrlib.PreResNet(8, in_channels=1), lrlib.digits(), 64, 0.1),
+CASES = {  # network, data, batch size, share of the updates, whether to use a process for each core
+    "MLP 64-32-10, batch 64": (lambda seed: lrlib.mlp(64, 32, 10), lrlib.digits(), 64, 1.0, False),
+    "the same with BatchNorm": (lambda seed: lrlib.mlp(64, 32, 10, norm="batch"), lrlib.digits(), 64, 1.0, False),
+    "MLP 784-128-10, batch 128": (lambda seed: lrlib.mlp(784, 128, 10), blocks(1, 1, 784), 128, 0.25, True),
+    "PreResNet-8, batch 64": (lambda seed: lrlib.PreResNet(8, in_channels=1), lrlib.digits(), 64, 0.1, True),
 }
 CAPTURED = {  # network, replicas, inputs, batch size, milliseconds an update on one H200
     "800 MLP 784-128-10, batch 128": (lambda: lrlib.mlp(784, 128, 10), 800, (1, 1, 784), 128, 2.23),
@@ -67,10 +67,10 @@ def trained(make_model, data, batch_size: int, updates: int) -> float:
     return (time.perf_counter() - started) / updates
 
 
-def in_a_grid(make_model, data, batch_size: int, updates: int) -> tuple[float, str]:
+def in_a_grid(make_model, data, batch_size: int, updates: int, processes: bool) -> tuple[float, str]:
     """Seconds of one update of one replica, choice and evaluations included, and the way chosen."""
     torch.set_num_threads(1)
-    workers = joblib.cpu_count() if data.x_train.device.type == "cpu" else 1
+    workers = joblib.cpu_count() if processes and data.x_train.device.type == "cpu" else 1
     with joblib.parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1):
         grid = lrlib.train_grid(make_model, data, RATES, SEEDS, steps=updates, batch_size=batch_size)
     return grid.seconds / (len(RATES) * len(SEEDS) * updates), f"{grid.way}: {grid.why}"
@@ -86,13 +86,14 @@ def fewest(function, *arguments) -> float:
 
 
 def compare(steps: int, where: torch.device) -> None:
-    for name, (make_model, data, batch_size, share) in CASES.items():
+    for name, (make_model, data, batch_size, share, processes) in CASES.items():
         data, each = data.to(where), max(20, round(share * steps))
         alone, grids, singles = [], [], []
+        in_a_grid(make_model, data, batch_size, 2, processes)  # starts the processes
         for _ in range(REPEATS):
             singles.append(fewest(plain, make_model, data, batch_size, each))
             alone.append(fewest(trained, make_model, data, batch_size, each))
-            seconds, why = in_a_grid(make_model, data, batch_size, each)
+            seconds, why = in_a_grid(make_model, data, batch_size, each, processes)
             grids.append(seconds)
         one = [own / loop for own, loop in zip(alone, singles, strict=True)]
         many = [loop / own for own, loop in zip(grids, singles, strict=True)]

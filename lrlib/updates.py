@@ -181,7 +181,7 @@ class OptimizerRun(Run):
                 return value
 
             value = self.loss[k] = closure().detach()
-            if not torch.isfinite(value):
+            if not math.isfinite(value.item()):
                 self.diverged_at[0] = k
                 self.active[0] = self._calm = False
                 return

@@ -2,9 +2,9 @@
 
 Prints, for each network, the time of one update in the plainest loop (with one thread or with all, whichever is
 faster), that of `lrlib.train`, and that of one replica in `lrlib.train_grid`, where it is large with a process for each
-core, with the ratios: medians over repeats that take turns. Where there is a GPU everything is on it, and the times of captured
-updates are printed beside those that were measured on one H200. `python benchmarks/engine.py 2000` makes more than 400
-updates a run.
+core, with the ratios: medians over repeats that take turns. Where there is a GPU everything is on it, and the times of
+captured updates are printed beside those that were measured on one H200. `python benchmarks/engine.py 2000` makes more
+than 400 updates a run.
 """
 
 import statistics

@@ -285,8 +285,8 @@ class Muon(AdamW):
 
     For a weight of n rows and m columns (a convolution's, flattened to a row for each output channel),
 
-    .. math:: B_t &= \mu B_{t-1} + (1 - \mu) g_t, \\
-       \theta_{t+1} &= (1 - \eta_t\lambda)\,\theta_t - \eta_t\, s\,\operatorname{msign}((1 - \mu) g_t + \mu B_t),
+    .. math:: B_t &= \mu B_{t-1} + (1 - \mu) g_t, \qquad N_t = (1 - \mu) g_t + \mu B_t, \\
+       \theta_{t+1} &= (1 - \eta_t\lambda)\,\theta_t - \eta_t\, s\,\operatorname{msign}(N_t),
 
     where :math:`\operatorname{msign}(U S V^\top) \approx U V^\top` comes from five steps of the Newton-Schulz iteration
     :math:`X \leftarrow aX + (bA + cA^2)X`, :math:`A = XX^\top`, and :math:`s = \sqrt{\max(1, n/m)}`.

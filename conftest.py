@@ -28,7 +28,7 @@ def _file(nodeid: str) -> str:
 
 def pytest_collection_modifyitems(config, items):
     """Longest file first, by the last run's times, so that no long one is left alone at the end."""
-    known = config.cache.get(SECONDS, {})
+    known = config.cache.get(SECONDS, {}) if hasattr(config, "cache") else {}
 
     def key(item):
         file = _file(item.nodeid)
@@ -42,5 +42,6 @@ def pytest_runtest_logreport(report):
 
 
 def pytest_sessionfinish(session):
-    if not hasattr(session.config, "workerinput") and _seconds:
-        session.config.cache.set(SECONDS, session.config.cache.get(SECONDS, {}) | dict(_seconds))
+    cache = getattr(session.config, "cache", None)  # none in a worker's, nor with -p no:cacheprovider
+    if cache and _seconds and not hasattr(session.config, "workerinput"):
+        cache.set(SECONDS, cache.get(SECONDS, {}) | dict(_seconds))

@@ -49,8 +49,8 @@ def versions(root: Path) -> dict[str, str]:
 
 
 def source_hash(source: str) -> str:
-    """sha256 over lines of code, blind to white space at their ends."""
-    return hashlib.sha256("\n".join(line.rstrip() for line in source.splitlines()).encode()).hexdigest()
+    """sha256 over what code says, blind to its layout, comments, docstrings and the texts of errors."""
+    return hashlib.sha256(repr(_essence(ast.parse(source).body)).encode()).hexdigest()
 
 
 def library_hash(source: str, root: Path) -> str:

@@ -88,9 +88,15 @@ def test_of_the_code_what_it_reaches_counts_and_not_how_it_is_written(tmp_path):
     assert digest(tmp_path) != digest(tmp_path, code=CODE.replace("tools.helper(S)", "1"))
 
 
-def test_a_source_hash_is_blind_to_white_space_at_the_ends_of_lines():
-    assert provenance.source_hash("a = 1\nb = 2") == provenance.source_hash("a = 1  \nb = 2\n")
-    assert provenance.source_hash("a = 1") != provenance.source_hash("a =  1")
+@pytest.mark.parametrize(
+    "same", ["a =  1\nb = f(a, 2)", "a = 1  # one\n\nb = f(\n    a,\n    2,\n)\n", "'About.'\na = 1\nb = (f(a, 2))"]
+)
+def test_a_source_hash_is_blind_to_layout(same):
+    assert provenance.source_hash("a = 1\nb = f(a, 2)") == provenance.source_hash(same)
+
+
+def test_a_source_hash_sees_a_change():
+    assert len({provenance.source_hash(code) for code in ("a = 1", "a = 2", "b = 1", "a = '1'")}) == 4
 
 
 def test_the_commit_is_that_of_the_folder_or_the_variable(tmp_path, monkeypatch):

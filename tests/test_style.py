@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ["lrlib", "tests", "tools", "benchmarks", "conftest.py"]
+FOLDERS = ["lrlib", "tests", "tools", "benchmarks", "book", "conftest.py"]
 
 
 @pytest.mark.parametrize("arguments", [["check", "--output-format=concise"], ["format", "--check"]], ids=" ".join)

@@ -1,14 +1,8 @@
 """Early validation: each function returns the value as given, or raises an error naming argument, value and range."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from numbers import Integral, Real
-
-
-def _number(name: str, value, allowed: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}={value!r}: must be a number, {allowed}")
-    return float(value)
 
 
 def _require(condition: bool, name: str, value, allowed: str) -> None:
@@ -16,45 +10,50 @@ def _require(condition: bool, name: str, value, allowed: str) -> None:
         raise ValueError(f"{name}={value!r}: must be {allowed}")
 
 
-def finite(name: str, value) -> float:
-    number = _number(name, value, "finite")
-    _require(math.isfinite(number), name, value, "finite")
+def _number(name: str, value, allowed: str, fits: Callable[[float], bool]) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}={value!r}: must be a number, {allowed}")
+    number = float(value)
+    _require(fits(number), name, value, allowed)
     return number
+
+
+def finite(name: str, value) -> float:
+    return _number(name, value, "finite", math.isfinite)
 
 
 def positive(name: str, value) -> float:
-    number = _number(name, value, "finite and > 0")
-    _require(math.isfinite(number) and number > 0, name, value, "finite and > 0")
-    return number
+    return _number(name, value, "finite and > 0", lambda number: 0 < number < math.inf)
 
 
 def nonnegative(name: str, value) -> float:
-    number = _number(name, value, "finite and >= 0")
-    _require(math.isfinite(number) and number >= 0, name, value, "finite and >= 0")
-    return number
+    return at_least(name, value, 0)
+
+
+def at_least(name: str, value, low: float) -> float:
+    return _number(name, value, f"finite and >= {low}", lambda number: low <= number < math.inf)
 
 
 def within(name: str, value, low: float, high: float) -> float:
     """The closed interval [low, high]."""
-    number = _number(name, value, f"in [{low}, {high}]")
-    _require(low <= number <= high, name, value, f"in [{low}, {high}]")
-    return number
+    return _number(name, value, f"in [{low}, {high}]", lambda number: low <= number <= high)
 
 
 def below_one(name: str, value) -> float:
     """The interval [0, 1), that of a momentum."""
-    number = _number(name, value, "in [0, 1)")
-    _require(0 <= number < 1, name, value, "in [0, 1)")
-    return number
+    return _number(name, value, "in [0, 1)", lambda number: 0 <= number < 1)
 
 
-def integer(name: str, value, minimum: int) -> int:
-    allowed = f"an integer >= {minimum}"
-    if isinstance(value, bool) or not isinstance(value, Integral):
+def _is_integer(value) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def integer(name: str, value, minimum: int, maximum: int | None = None) -> int:
+    allowed = f"an integer >= {minimum}" if maximum is None else f"an integer in [{minimum}, {maximum}]"
+    if not _is_integer(value):
         raise TypeError(f"{name}={value!r}: must be {allowed}")
-    number = int(value)
-    _require(number >= minimum, name, value, allowed)
-    return number
+    _require(minimum <= value and (maximum is None or value <= maximum), name, value, allowed)
+    return int(value)
 
 
 def increasing(name: str, values, minimum: int) -> list[int]:
@@ -64,7 +63,7 @@ def increasing(name: str, values, minimum: int) -> list[int]:
         items = list(values)
     except TypeError:
         raise TypeError(f"{name}={values!r}: must be {allowed}") from None
-    if any(isinstance(item, bool) or not isinstance(item, Integral) for item in items):
+    if not all(map(_is_integer, items)):
         raise TypeError(f"{name}={values!r}: must be {allowed}")
     ordered = all(a < b for a, b in zip(items, items[1:], strict=False))
     _require(bool(items) and items[0] >= minimum and ordered, name, values, allowed)
@@ -72,5 +71,5 @@ def increasing(name: str, values, minimum: int) -> list[int]:
 
 
 def choice(name: str, value, options: Collection):
-    _require(value in options, name, value, "one of " + ", ".join(repr(option) for option in options))
+    _require(value in options, name, value, "one of " + ", ".join(map(repr, options)))
     return value

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -47,11 +47,12 @@ def _check_network(model: nn.Module, batches: int) -> None:
 
 @contextlib.contextmanager
 def _products(
-    model: nn.Module, x: torch.Tensor, y: torch.Tensor, loss: Loss, batch_size: int
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, loss: Loss, batch_size: int, adaptive: bool = False
 ) -> Iterator[tuple[Products, torch.Tensor]]:
-    """The products, and the parameters (R, d); R = 1 for a plain module. For data of one batch the graph is built once.
+    """Products with H, or with diag|θ| H diag|θ| if `adaptive`, and θ, shape (R, d); R = 1 for a plain module.
 
-    What is not finite in a replica's loss or gradient makes its products NaN.
+    For data of one batch the graph is built once. What is not finite in a replica's loss or gradient makes its products
+    NaN.
     """
     batch_size = _check.integer("batch_size", batch_size, 1)
     if isinstance(model, Stack):
@@ -88,12 +89,13 @@ def _products(
 
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), runtime.modes_kept(model):
         model.eval()
-        kept = gradient(*chunks[0]) if len(chunks) == 1 else None
+        kept, theta = gradient(*chunks[0]) if len(chunks) == 1 else None, flat(parameters)
+        unit = theta.abs() if adaptive else 1.0
 
         def multiply(vectors: torch.Tensor) -> torch.Tensor:
-            return torch.stack([product(kept or gradient(*chunk), vectors) for chunk in chunks]).sum(0)
+            return unit * torch.stack([product(kept or gradient(*chunk), unit * vectors) for chunk in chunks]).sum(0)
 
-        yield multiply, flat(parameters)
+        yield multiply, theta
 
 
 def hessian_eigenpairs(
@@ -105,7 +107,6 @@ def hessian_eigenpairs(
     which: str = "largest",
     loss: Loss = F.cross_entropy,
     batch_size: int = 1000,
-    seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""The k largest or smallest (most negative) eigenvalues of the Hessian, with their eigenvectors, by Lanczos.
 
@@ -116,7 +117,6 @@ def hessian_eigenpairs(
         which: "largest" or "smallest", by value and not by modulus.
         loss: maps the model's output and targets to a scalar, the mean over the examples.
         batch_size: examples at a time, >= 1; bounds the memory and changes the result by rounding only.
-        seed: of the start vector, >= 0.
 
     Returns:
         Eigenvalues, shape (k,), to a relative error of 1e-5, the most extreme one first, and unit eigenvectors, shape
@@ -137,81 +137,53 @@ def hessian_eigenpairs(
     """
     if isinstance(model, Stack):
         raise ValueError("model: is a stack, must be one network; sharpness takes both")
-    return _eigenpairs(model, x, y, k, which, loss, batch_size, seed, scaled=False)
-
-
-def _eigenpairs(
-    model: nn.Module,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    k: int,
-    which: str,
-    loss: Loss,
-    batch_size: int,
-    seed: int,
-    scaled: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Those of H, or of diag|θ| H diag|θ| if `scaled`."""
-    k = _check.integer("k", k, 1)
     _check.choice("which", which, ("largest", "smallest"))
-    rng = np.random.default_rng(_check.integer("seed", seed, 0))
     with _products(model, x, y, loss, batch_size) as (multiply, theta):
-        d = theta.shape[1]
-        if k >= d:
-            raise ValueError(f"k={k!r}: must be < {d}, the number of trainable parameters")
-        scale = theta.abs() if scaled else torch.ones_like(theta)
+        return _eigenpairs(multiply, theta, k, which)
 
-        def matvec(v: np.ndarray) -> np.ndarray:
-            product = scale * multiply(scale * torch.as_tensor(v.reshape(1, -1)).to(theta))
-            if not product.isfinite().all():
-                raise ValueError("model: has a gradient or a Hessian that is not finite at its parameters")
-            return product[0].double().cpu().numpy()
 
-        start = rng.standard_normal(d)
-        if d <= DENSE:
-            H = np.stack([matvec(unit) for unit in np.eye(d)])
-            values, vectors = np.linalg.eigh((H + H.T) / 2)
-        elif not matvec(start).any():  # of a Hessian that is zero, which ARPACK refuses
-            values, vectors = np.zeros(k), np.eye(d, k)
-        else:
-            operator = LinearOperator((d, d), matvec=matvec, dtype=np.float64)
-            basis = min(d, max(2 * k + 1, 20))
-            end = "LA" if which == "largest" else "SA"
-            try:
-                values, vectors = eigsh(
-                    operator, k, which=end, v0=start, ncv=basis, tol=TOLERANCE, maxiter=PRODUCTS // basis
-                )
-            except ArpackNoConvergence as error:
-                found = len(error.eigenvalues)
-                raise RuntimeError(f"Lanczos found {found} of k={k} eigenvalues within {PRODUCTS} products") from None
+def _eigenpairs(multiply: Products, theta: torch.Tensor, k: int, which: str) -> tuple[np.ndarray, np.ndarray]:
+    k, d = _check.integer("k", k, 1), theta.shape[1]
+    if k >= d:
+        raise ValueError(f"k={k!r}: must be < {d}, the number of trainable parameters")
+
+    def matvec(v: np.ndarray) -> np.ndarray:
+        product = multiply(torch.as_tensor(v.reshape(1, -1)).to(theta))
+        if not product.isfinite().all():
+            raise ValueError("model: has a gradient or a Hessian that is not finite at its parameters")
+        return product[0].double().cpu().numpy()
+
+    start = np.random.default_rng(0).standard_normal(d)
+    if d <= DENSE:
+        H = np.stack([matvec(unit) for unit in np.eye(d)])
+        values, vectors = np.linalg.eigh((H + H.T) / 2)
+    elif not matvec(start).any():  # of a Hessian that is zero, which ARPACK refuses
+        values, vectors = np.zeros(k), np.eye(d, k)
+    else:
+        operator, end = LinearOperator((d, d), matvec=matvec, dtype=np.float64), which[0].upper() + "A"
+        basis = min(d, max(2 * k + 1, 20))
+        values, vectors = eigsh(operator, k, which=end, v0=start, ncv=basis, tol=TOLERANCE, maxiter=PRODUCTS // basis)
     order = np.argsort(values)[::-1][:k] if which == "largest" else np.argsort(values)[:k]
     return values[order], vectors[:, order].T
 
 
-def _largest(
-    model: nn.Module, x: torch.Tensor, y: torch.Tensor, loss: Loss, batch_size: int, iterations: int, scaled: bool
-) -> float | np.ndarray:
-    """The largest eigenvalue, for each replica of a stack by a Lanczos iteration of all together."""
-    iterations = _check.integer("iterations", iterations, 1)
-    if not isinstance(model, Stack):
-        return float(_eigenpairs(model, x, y, 1, "largest", loss, batch_size, 0, scaled)[0][0])
-    with _products(model, x, y, loss, batch_size) as (multiply, theta):
-        scale = theta.abs() if scaled else torch.ones_like(theta)
-        v = torch.randn(theta.shape[1], generator=torch.Generator().manual_seed(0)).to(theta).expand_as(theta)
-        v = v / v.norm(dim=1, keepdim=True)
-        before, b = torch.zeros_like(v), torch.zeros_like(v[:, :1])
-        diagonal: list[torch.Tensor] = []
-        beside: list[torch.Tensor] = []
-        for _ in range(iterations):
-            w = scale * multiply(scale * v) - b * before
-            a = (w * v).sum(1, keepdim=True)
-            if diagonal:  # where the iteration has come to its end, v is 0, and the row must add no eigenvalue
-                a = torch.where(b == 0, diagonal[0], a)
-            w = w - a * v
-            before, b = v, w.norm(dim=1, keepdim=True)
-            v = w / b.clamp_min(torch.finfo(b.dtype).tiny)
-            diagonal.append(a)
-            beside.append(b)
+def _lanczos(multiply: Products, theta: torch.Tensor, iterations: int) -> np.ndarray:
+    """The largest eigenvalue for each replica of a stack, by an iteration of all together."""
+    v = torch.randn(theta.shape[1], generator=torch.Generator().manual_seed(0)).to(theta).expand_as(theta)
+    v = v / v.norm(dim=1, keepdim=True)
+    before, b = torch.zeros_like(v), torch.zeros_like(v[:, :1])
+    diagonal: list[torch.Tensor] = []
+    beside: list[torch.Tensor] = []
+    for _ in range(iterations):
+        w = multiply(v) - b * before
+        a = (w * v).sum(1, keepdim=True)
+        if diagonal:  # where the iteration has come to its end, v is 0, and the row must add no eigenvalue
+            a = torch.where(b == 0, diagonal[0], a)
+        w = w - a * v
+        before, b = v, w.norm(dim=1, keepdim=True)
+        v = w / b.clamp_min(torch.finfo(b.dtype).tiny)
+        diagonal.append(a)
+        beside.append(b)
     main, side = torch.cat(diagonal, 1).double(), torch.cat(beside, 1).double()[:, :-1]
     T = torch.diag_embed(main) + torch.diag_embed(side, 1) + torch.diag_embed(side, -1)
     finite = T.isfinite().all(2).all(1)
@@ -227,6 +199,7 @@ def sharpness(
     loss: Loss = F.cross_entropy,
     batch_size: int = 1000,
     iterations: int = 25,
+    adaptive: bool = False,
 ) -> float | np.ndarray:
     r"""The largest eigenvalue of the Hessian, :math:`S = h_{\max}`; gradient descent is stable for :math:`\eta < 2/S`.
 
@@ -238,6 +211,7 @@ def sharpness(
         batch_size: examples at a time, >= 1; bounds the memory and changes the result by rounding only.
         iterations: of Lanczos for a stack, >= 1, one product each; 12 are right to about 1%, 25 to about 0.1%. For a
             plain module it goes on until it has converged to 1e-5.
+        adaptive: whether to measure :func:`adaptive_sharpness`.
 
     Returns:
         A number; for a stack shape (R,), with NaN for a replica whose loss, gradient or Hessian is not finite.
@@ -253,18 +227,14 @@ def sharpness(
         >>> sharpness(Stack([model, model]), x[None], y[None], loss=F.mse_loss).round(4)
         array([4., 4.])
     """
-    return _largest(model, x, y, loss, batch_size, iterations, scaled=False)
+    iterations = _check.integer("iterations", iterations, 1)
+    with _products(model, x, y, loss, batch_size, adaptive) as (multiply, theta):
+        if isinstance(model, Stack):
+            return _lanczos(multiply, theta, iterations)
+        return float(_eigenpairs(multiply, theta, 1, "largest")[0][0])
 
 
-def adaptive_sharpness(
-    model: nn.Module,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    *,
-    loss: Loss = F.cross_entropy,
-    batch_size: int = 1000,
-    iterations: int = 25,
-) -> float | np.ndarray:
+def adaptive_sharpness(model: nn.Module, x: torch.Tensor, y: torch.Tensor, **options) -> float | np.ndarray:
     r"""The largest eigenvalue of :math:`\operatorname{diag}|\theta|\, H \operatorname{diag}|\theta|`.
 
     It is the curvature with every parameter measured in units of its own size. Where a change of the parameters
@@ -273,7 +243,8 @@ def adaptive_sharpness(
     :func:`sharpness` does not.
 
     Args:
-        model, x, y, loss, batch_size, iterations: as for :func:`sharpness`, and so is what it returns.
+        model, x, y: as for :func:`sharpness`, and so is what it returns.
+        options: `loss`, `batch_size` and `iterations` of :func:`sharpness`.
 
     Raises:
         ValueError, RuntimeError: as :func:`hessian_eigenpairs`.
@@ -288,4 +259,4 @@ def adaptive_sharpness(
         >>> round(adaptive_sharpness(model, x, y, loss=F.mse_loss), 4)
         9.0
     """
-    return _largest(model, x, y, loss, batch_size, iterations, scaled=True)
+    return sharpness(model, x, y, **options, adaptive=True)

@@ -10,7 +10,6 @@ No function here writes to the model it is given, but for :func:`refresh_batchno
 
 import contextlib
 import copy
-import io
 import itertools
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +21,7 @@ import torch
 from scipy.spatial.distance import pdist
 from torch import nn
 from torch.func import functional_call
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lrlib import _check, runtime
@@ -56,11 +56,11 @@ def copy_state(model: nn.Module) -> dict[str, torch.Tensor]:
         >>> bool((state["weight"] == 0).all())
         False
     """
-    return {name: tensor.detach().clone() for name, tensor in _state_of(model).items()}
+    return {name: tensor.detach().clone() for name, tensor in _tensors("model", _state_of(model)).items()}
 
 
 def _state_of(model: nn.Module) -> State:
-    return _tensors("model", model.tensors() if isinstance(model, Stack) else model.state_dict())
+    return model.tensors() if isinstance(model, Stack) else model.state_dict()
 
 
 def _tensors(name: str, state: State) -> State:
@@ -84,11 +84,11 @@ def _check_state(name: str, state: State, reference: State, owner: str) -> None:
 
 
 def _check_states(states: Iterable[State], model: nn.Module) -> list[State]:
-    states, reference = list(states), _state_of(model)
+    states = list(states)
     if not states:
         raise ValueError("states: is empty, must hold at least one state; was the run shorter than the first snapshot?")
     for k, state in enumerate(states):
-        _check_state(f"states[{k}]", state, reference, "the model")
+        _check_state(f"states[{k}]", state, _state_of(model), "the model")
     return states
 
 
@@ -160,11 +160,11 @@ class Snapshots(Callback, Sequence):
         """
         if not FilePath(file).is_file():
             raise FileNotFoundError(f"{file}: no such file of snapshots; save(...) writes one")
-        raw = FilePath(file).read_bytes()
         try:
-            if broken := zipfile.ZipFile(io.BytesIO(raw)).testzip():
-                raise zipfile.BadZipFile(f"wrong checksum of {broken}")
-            content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+            with zipfile.ZipFile(file) as archive:
+                if broken := archive.testzip():
+                    raise zipfile.BadZipFile(f"wrong checksum of {broken}")
+            content = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # damaged lists of a zip file raise errors of every kind
             raise ValueError(f"{file}: is damaged or holds more than tensors ({type(error).__name__})") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -209,7 +209,7 @@ def refresh_batchnorm(model: nn.Module, x: torch.Tensor, batch_size: int = 500) 
     whole = len(x) // batch_size * batch_size or len(x)
     layers = model.template if isinstance(model, Stack) else model
     norms = {name: m for name, m in layers.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats}
-    buffers = dict(model.tensors() if isinstance(model, Stack) else model.named_buffers())
+    buffers = _state_of(model)
     for name, part in itertools.product(norms, ("running_mean", "running_var", "num_batches_tracked")):
         buffers[f"{name}.{part}".lstrip(".")].zero_()
     with runtime.modes_kept(model), contextlib.ExitStack() as restored:
@@ -286,8 +286,7 @@ def negative_log_likelihood(probabilities: torch.Tensor, y: torch.Tensor) -> flo
         0.6931
     """
     _check_probabilities(probabilities, y)
-    picked = probabilities.double().gather(1, y[:, None])
-    return float(-picked.clamp_min(torch.finfo(probabilities.dtype).tiny).log().mean())
+    return F.nll_loss(probabilities.double().clamp_min(torch.finfo(probabilities.dtype).tiny).log(), y).item()
 
 
 def calibration_error(probabilities: torch.Tensor, y: torch.Tensor, bins: int = 15) -> float:
@@ -349,15 +348,6 @@ _KINDS = {  # from the start a, the control point c, the end b and a place t to 
 }
 
 
-def _mixed(kind: str, start: State, end: State, control: State, t: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The state at t: along the line where there is no control point, and the start's where it is of whole numbers."""
-    state = {}
-    for name, a in start.items():
-        point = _KINDS[kind if name in control else "line"]
-        state[name] = point(a, control.get(name), end[name], t.to(a)) if a.is_floating_point() else a.clone()
-    return state
-
-
 @dataclass(frozen=True, eq=False)
 class StatePath:
     r"""A path between two states of one network.
@@ -406,24 +396,27 @@ class StatePath:
         Raises:
             ValueError: t is out of its range.
         """
-        place = torch.tensor(_check.within("t", t, 0.0, 1.0), dtype=torch.float64)
-        return _mixed(self.kind, self.start, self.end, self.control or {}, place)
+        return self._mixed(torch.tensor(_check.within("t", t, 0.0, 1.0), dtype=torch.float64))
+
+    def _mixed(self, t: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Along the line where there is no control point, and the start's where it is of whole numbers."""
+        control, state = self.control or {}, {}
+        for name, a in self.start.items():
+            point = _KINDS[self.kind if name in control else "line"]
+            state[name] = point(a, control.get(name), self.end[name], t.to(a)) if a.is_floating_point() else a.clone()
+        return state
 
 
 class _Bent(nn.Module):
     """A network at a random place of a path, whose control point is all that is trained."""
 
-    def __init__(self, model: nn.Module, start: State, end: State, kind: str):
+    def __init__(self, model: nn.Module, path: StatePath):
         super().__init__()
-        self._net, self._path = [copy.deepcopy(model).train()], (kind, start, end)
-        self._names = [name for name, p in model.named_parameters() if p.requires_grad]
-        self._values = nn.ParameterList([(start[name] + end[name]) / 2 for name in self._names])
-
-    def control(self) -> dict[str, torch.Tensor]:
-        return dict(zip(self._names, self._values, strict=True))
+        self._net, self._path = [copy.deepcopy(model).train()], path
+        self._control = nn.ParameterList((path.control or {}).values())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional_call(self._net[0], _mixed(*self._path, self.control(), torch.rand((), device=x.device)), x)
+        return functional_call(self._net[0], self._path._mixed(torch.rand((), device=x.device)), x)
 
 
 def train_path(
@@ -471,12 +464,14 @@ def train_path(
     """
     _check.choice("kind", kind, ("bezier", "polygon"))
     start, end = _check_states([start, end], model)
-    bent = _Bent(model, start, end, kind)
-    examples, rule = (data.x_train, data.y_train), SGD(momentum=0.9)
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    control = {name: nn.Parameter((start[name] + end[name]) / 2) for name in names}
+    bent, rule = _Bent(model, StatePath(start, end, kind, control)), SGD(momentum=0.9)
+    examples = data.x_train, data.y_train
     history = train(bent, examples, schedule, steps=steps, batch_size=batch_size, optimizer=rule, seed=seed)
     if history.diverged_at is not None:
         raise ValueError(f"schedule={schedule!r}: the loss of the path is not finite, lower the rate")
-    return StatePath(start, end, kind, {name: p.detach() for name, p in bent.control().items()})
+    return StatePath(start, end, kind, {name: p.detach() for name, p in control.items()})
 
 
 def path_loss(
@@ -513,14 +508,13 @@ def path_loss(
     """
     _check_states([path.start], model)
     worker = copy.deepcopy(model)
-    measured = []
-    for t in positions:
+    measured = np.empty((2, len(positions)))
+    for k, t in enumerate(positions):
         worker.load_state_dict(path.at(t))
         if refresh is not None:
             refresh_batchnorm(worker, refresh)
-        measured.append(evaluate(worker, x, y))
-    loss, accuracy = np.array(measured, dtype=np.float64).reshape(-1, 2).T
-    return loss, accuracy
+        measured[:, k] = evaluate(worker, x, y)
+    return measured[0], measured[1]
 
 
 def barrier(positions: Sequence[float], loss: Sequence[float]) -> float:

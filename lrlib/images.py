@@ -21,7 +21,6 @@ __all__ = ["ImageSchedule", "image_schedule"]
 
 MAX_PIXELS = 50_000_000  # of a picture before it is shrunk
 ORDERS = ("rows", "columns", "boustrophedon", "hilbert")
-WHITE = {np.dtype(bool): 1, np.dtype(np.uint8): 255, np.dtype(np.uint16): 65_535}
 
 
 class ImageSchedule(Schedule):
@@ -87,7 +86,7 @@ def image_schedule(
     """
     num_steps = _check.integer("num_steps", num_steps, 1)
     base_lr = _check.nonnegative("base_lr", base_lr)
-    max_lr = _check.within("max_lr", max_lr, base_lr, np.finfo(np.float64).max)
+    max_lr = _check.at_least("max_lr", max_lr, base_lr)
     _check.choice("order", order, ORDERS)
     channels = _planes(image)
     if grey:
@@ -103,87 +102,75 @@ def image_schedule(
     if min(size) < 1:  # a picture so narrow becomes one row or column
         longest = max(1, num_steps // len(channels))
         size = (min(width, longest), 1) if size[1] < 1 <= size[0] else (1, min(height, longest))
-    values = np.stack([_as_unit(plane.resize(size)) for plane in channels], axis=-1)
+    values = np.stack([_as_unit(plane.resize(size)).ravel() for plane in channels], axis=-1)
     return ImageSchedule(values[_scan_order(size, order)].ravel()[:num_steps], size, num_steps, base_lr, max_lr)
 
 
-def _scan_order(size: tuple[int, int], order: str) -> tuple[np.ndarray, np.ndarray]:
-    """The rows and the columns of a picture's pixels in the order in which they are read."""
+def _scan_order(size: tuple[int, int], order: str) -> np.ndarray:
+    """The places of a picture's pixels, counted row by row, in the order in which they are read."""
     width, height = size
-    rows, columns = (grid.ravel() for grid in np.indices((height, width)))
+    places = np.arange(width * height).reshape(height, width)
     if order == "columns":
-        key = columns * height + rows
+        places = places.T
     elif order == "boustrophedon":
-        key = rows * width + np.where(rows % 2, width - 1 - columns, columns)
+        places[1::2] = places[1::2, ::-1]
     elif order == "hilbert":
-        key = _hilbert_index(columns, rows, max(width, height))
-    else:
-        return rows, columns
-    sequence = np.argsort(key)
-    return rows[sequence], columns[sequence]
+        places = _hilbert_index(max(size))[:height, :width].argsort(axis=None)
+    return places.ravel()
 
 
-def _hilbert_index(x: np.ndarray, y: np.ndarray, side: int) -> np.ndarray:
-    """Where (x, y) comes on the Hilbert curve, quadrant by quadrant from the largest (Wikipedia's xy2d, vectorised)."""
-    x, y, index = x.copy(), y.copy(), np.zeros_like(x)
-    half = 1 << max(0, (side - 1).bit_length() - 1)
-    while half:
-        right, lower = (x & half) > 0, (y & half) > 0
-        index += half * half * ((3 * right) ^ lower)
-        turn, flip = ~lower, ~lower & right
-        x, y = (
-            np.where(flip, 2 * half - 1 - (x & (2 * half - 1)), x),
-            np.where(flip, 2 * half - 1 - (y & (2 * half - 1)), y),
-        )
-        x, y = np.where(turn, y, x), np.where(turn, x, y)
-        half //= 2
+def _hilbert_index(side: int) -> np.ndarray:
+    """Where each pixel comes on the Hilbert curve, in a square of at least this side."""
+    index = np.zeros((1, 1), dtype=int)
+    while len(index) < side:  # four copies of the curve: transposed, two as they are, transposed and turned round
+        n = index.size
+        index = np.block([[index.T, 3 * n + index[::-1, ::-1].T], [n + index, 2 * n + index]])
     return index
 
 
 def _planes(image) -> list[Image.Image]:
     """Three one-channel pictures, red, green and blue, of mode "L", or "F" with values in [0, 1]."""
-    if isinstance(image, str | os.PathLike):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            try:
-                picture = Image.open(image)
-            except (OSError, Image.DecompressionBombError, SyntaxError) as error:
-                if isinstance(error, OSError) and error.errno is not None:  # no such file, no permission
-                    raise
-                raise ValueError(f"image={os.fspath(image)!r}: is not a picture that can be read ({error})") from error
-        with picture:
-            return _planes_of_picture(picture, f"image={os.fspath(image)!r}")
     if isinstance(image, Image.Image):
         return _planes_of_picture(image, "image")
     if isinstance(image, np.ndarray):
         return _planes_of_array(image)
-    raise TypeError(f"image: is a {type(image).__name__}, must be a path, a PIL image or a NumPy array")
+    if not isinstance(image, str | os.PathLike):
+        raise TypeError(f"image: is a {type(image).__name__}, must be a path, a PIL image or a NumPy array")
+    name = f"image={os.fspath(image)!r}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            picture = Image.open(image)
+        except (OSError, Image.DecompressionBombError, SyntaxError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # no such file, no permission
+                raise
+            raise ValueError(f"{name}: is not a picture that can be read ({error})") from error
+    with picture:
+        return _planes_of_picture(picture, name)
+
+
+def _check_size(name: str, width: int, height: int) -> None:
+    if not 0 < width * height <= MAX_PIXELS:
+        size = "is empty" if width * height == 0 else "is too large"
+        raise ValueError(f"{name}: {size}, has {width} x {height} pixels, must have at most {MAX_PIXELS:,}")
 
 
 def _planes_of_picture(picture: Image.Image, name: str) -> list[Image.Image]:
-    width, height = picture.size
-    if width * height == 0:
-        raise ValueError(f"{name}: is empty ({width} x {height} pixels)")
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{name}: has {width} x {height} pixels, must have at most {MAX_PIXELS:,}")
+    _check_size(name, *picture.size)
     try:
         picture.load()
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{name}: is cut off or damaged ({error})") from error
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I;16"):
-        return _planes_of_array(np.asarray(picture).astype(np.uint16))
-    if picture.mode == "I":  # PIL's mode for 16-bit PNG in older files
+    if picture.mode == "F":
+        return _planes_of_array(np.asarray(picture))
+    if picture.mode.startswith("I"):  # 16 bits; PIL's mode for them is "I" in older files
         values = np.asarray(picture)
         if values.min() < 0 or values.max() > 65_535:
             raise ValueError(f"{name}: has values from {values.min()} to {values.max()}, must be in [0, 65,535]")
         return _planes_of_array(values.astype(np.uint16))
-    if picture.mode == "F":
-        return _planes_of_array(np.asarray(picture))
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
+    if picture.has_transparency_data:
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
     return list(picture.convert("RGB").split())
 
 
@@ -192,23 +179,19 @@ def _planes_of_array(array: np.ndarray) -> list[Image.Image]:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
         raise ValueError(f"image: has shape {array.shape}, must be (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)")
-    if 0 in array.shape:
-        raise ValueError(f"image: is empty, of shape {array.shape}")
-    if array.shape[0] * array.shape[1] > MAX_PIXELS:
-        raise ValueError(f"image: has {array.shape[1]} x {array.shape[0]} pixels, must have at most {MAX_PIXELS:,}")
-    if array.dtype == np.uint8 and array.shape[2] < 4:
-        return [Image.fromarray(np.ascontiguousarray(array[..., k % array.shape[2]])) for k in range(3)]
-    if array.dtype in WHITE:
-        values = array.astype(np.float32) / WHITE[array.dtype]
-    elif array.dtype.kind == "f":
-        values = array.astype(np.float32)
-        if not np.isfinite(values).all():
-            raise ValueError("image: holds NaN or infinite values, must be finite")
-        if values.min() < 0 or values.max() > 1:
-            raise ValueError(f"image: has values from {values.min():g} to {values.max():g}, floats must be in [0, 1]")
-    else:
+    height, width, channels = array.shape
+    _check_size("image", width, height)
+    if array.dtype in (bool, np.uint8):
+        whole = array * np.uint8(255) if array.dtype == bool else array
+        return _planes_of_picture(Image.fromarray(whole[..., 0] if channels == 1 else whole), "image")
+    if array.dtype != np.uint16 and array.dtype.kind != "f":
         raise TypeError(f"image: is of type {array.dtype}, must be uint8, uint16, bool or floating")
-    if values.shape[2] == 4:
+    values = array.astype(np.float32) / (65_535 if array.dtype == np.uint16 else 1)
+    if not np.isfinite(values).all():
+        raise ValueError("image: holds NaN or infinite values, must be finite")
+    if values.min() < 0 or values.max() > 1:
+        raise ValueError(f"image: has values from {values.min():g} to {values.max():g}, floats must be in [0, 1]")
+    if channels == 4:
         alpha = values[..., 3:]
         values = values[..., :3] * alpha + (1 - alpha)
     return [Image.fromarray(np.ascontiguousarray(values[..., k % values.shape[2]])) for k in range(3)]

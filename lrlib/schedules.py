@@ -411,7 +411,7 @@ def cyclic(base_lr: float, max_lr: float, step_size_up: int, mode: str = "triang
         array([1.  , 0.5 , 0.25])
     """
     base_lr = _check.nonnegative("base_lr", base_lr)
-    max_lr = _check.within("max_lr", max_lr, base_lr, np.finfo(np.float64).max)
+    max_lr = _check.at_least("max_lr", max_lr, base_lr)
     step_size_up = _check.integer("step_size_up", step_size_up, 1)
     _check.choice("mode", mode, ("triangular", "triangular2", "exp_range"))
     gamma = _check.positive("gamma", _check.within("gamma", gamma, 0.0, 1.0))
@@ -466,8 +466,8 @@ def one_cycle(
         raise ValueError(
             f"pct_start={pct_start!r}: must give a rise of more than 1 and fewer than total_steps={total_steps} steps"
         )
-    div_factor = _check.within("div_factor", div_factor, 1.0, np.finfo(np.float64).max)
-    final_div_factor = _check.within("final_div_factor", final_div_factor, 1.0, np.finfo(np.float64).max)
+    div_factor = _check.at_least("div_factor", div_factor, 1.0)
+    final_div_factor = _check.at_least("final_div_factor", final_div_factor, 1.0)
     _check.choice("anneal_strategy", anneal_strategy, ("cos", "linear"))
     initial_lr = max_lr / div_factor
     final_lr = initial_lr / final_div_factor

@@ -135,7 +135,7 @@ def test_the_model_is_left_as_it_was(data):
     assert model[1].weight.grad is None
 
 
-def test_the_same_seed_gives_the_same_numbers(data):
+def test_the_same_call_gives_the_same_numbers(data):
     runs = [curvature.hessian_eigenpairs(network(), *data, 2)[0] for _ in range(2)]
     assert np.array_equal(*runs)
 

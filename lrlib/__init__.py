@@ -11,7 +11,7 @@ from lrlib.callbacks import (
     WeightAverage,
     plateaus,
 )
-from lrlib.claims import CLAIMS, Verdict, settle
+from lrlib.claims import CLAIMS, Evidence, Verdict, settle
 from lrlib.curvature import adaptive_sharpness, hessian_eigenpairs, sharpness
 from lrlib.data import Dataset, batches, digits, hard_digits, hold_out, relabelled
 from lrlib.datafiles import cifar10, fashion_mnist, mnist

@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lrlib import _check
+from lrlib.stats import Interval, Summary
 
-__all__ = ["CLAIMS", "SOURCES", "VERDICTS", "Claim", "Ledger", "Settled", "Verdict", "settle"]
+__all__ = ["CLAIMS", "SOURCES", "VERDICTS", "Claim", "Evidence", "Ledger", "Settled", "Verdict", "settle"]
 
 _MIME = "application/vnd.lrlib.verdict+json"
-VERDICTS = ("holds", "corrected", "does not hold")
+VERDICTS = ("holds", "holds with a condition", "corrected", "does not hold", "open at scale", "answered")
 
 SOURCES = {
     "A": ("jang2018aesthetic", "Aesthetically pleasing learning rates"),
@@ -23,6 +24,7 @@ SOURCES = {
     "H": ("hillclimbing", "A hill-climbing learning rate"),
     "L": ("li2019exponential_blog", "Exponential learning rates"),
     "Q": ("stackexchange_lr", "Choosing a learning rate"),
+    "M": ("", "Practice since 2018"),
 }
 
 _STATEMENTS = {
@@ -35,7 +37,7 @@ _STATEMENTS = {
     "A7": "On MNIST all schedules do about equally well.",
     "A8": "A picture's pixel sequence is correlated, wanders like Brownian motion, and trends down.",
     "A9": "The right learning rate is commensurate with the smoothness of the gradient.",
-    "A10": "Perhaps one picture's schedule does well across many tasks.",
+    "A10": "Does one picture's schedule do well across many tasks?",
     "J1": "Too low a rate is slow; too high a rate diverges.",
     "J2": "The landscape depends on the architecture: skip connections make it smoother.",
     "J3": "In a range test the loss curve has three phases, and the best rate is where it falls most steeply.",
@@ -56,7 +58,7 @@ _STATEMENTS = {
     "H5": "Tuning every ten steps loses much of the gain; steps of 10% return most of it.",
     "H6": "Self-tuning costs twice the computation if a loss costs as much as a gradient.",
     "H7": "Plain gradient descent already fails at a rate of 0.01 in the source's set-up.",
-    "H8": "Momentum can be tuned in the same way.",
+    "H8": "Can momentum be tuned in the same way?",
     "L1": "For a scale-invariant loss the gradient is orthogonal to the weights and scales inversely with them.",
     "L2": "Without weight decay the norm of scale-invariant weights never shrinks under SGD.",
     "L3": "Gradient descent with any fixed rate reaches an ε-stationary point in O(1/ε²) steps.",
@@ -72,7 +74,7 @@ _STATEMENTS = {
     "Q2": "Adagrad sets per-coordinate rates from the history of squared gradients.",
     "Q3": "Adadelta needs no learning rate, or in practice does on some problems.",
     "Q4": "The best rate is near the highest stable one, then decayed.",
-    "Q5": "A rate α/√t, the same for all coordinates, is a sensible schedule.",
+    "Q5": "Is a rate α/√t, the same for all coordinates, a sensible schedule?",
     "Q6": "The printed per-coordinate rate of FTRL.",
     "Q7": "Rates from time and from gradients can be combined as a sum or a product.",
     "Q8": "The size of an update relative to the weights should be about 1e-3.",
@@ -83,65 +85,173 @@ _STATEMENTS = {
     "Q13": "The ratio of the standard deviations of weights and gradients is a second-order rate.",
     "Q14": "For a convex smooth loss a rate up to 1/L converges at O(1/k); else a larger one may work.",
     "Q15": "L-BFGS is a way around choosing a rate.",
+    "M1": "At tuned rate and decay, no optimizer is more than 1.5 times as fast as AdamW on a language model.",
+    "M2": "Rankings of optimizers taken before the decay ends mislead.",
+    "M3": "Warm-up, QK-norm and z-loss make the final loss less sensitive to the peak rate.",
+    "M4": "Linear decay to zero beats a cosine to a tenth at the same budget.",
+    "M5": "Rankings of schedules on pictures carry over to a language model.",
+    "M6": "Under AdamW the weights are a moving average of the updates with a timescale of 1/(ηλ) steps.",
+    "M7": "Under AdamW the weights settle at an RMS of √(η/(2λ)) and turn by an angle of √(2ηλ) a step.",
+    "M8": "With AdamW keep the product ηλ: double η, halve λ.",
+    "M9": "Under Adam the best (η, λ) form a diagonal with L2 in the gradient, and a box with decoupled decay.",
+    "M10": "The best rate grows with the batch as 1/(1 + B_noise/B); steps trade for examples along a hyperbola.",
+    "M11": "The rate of SGD scales linearly with the batch below the critical batch, Adam's with its square root.",
+    "M12": "The critical batch starts small and grows during training, so a batch ramp works.",
+    "M13": "With β₂ at a fixed half-life in tokens, small batches work as well as large ones.",
+    "M14": "Gradient accumulation and data parallelism are the same run at the whole batch.",
+    "M15": "With PyTorch's parametrisation Adam's best rate falls as width grows; with µP it stays.",
+    "M16": "Under µP the change of the activations by one update does not depend on the width.",
+    "M17": "Later in training it is weight decay, not µP, that keeps the best rate over widths.",
+    "M18": "Adam's steady update has an RMS of about 0.23 η, hence Muon's factor of 0.2.",
+    "M19": "Muon's default rate of 1e-3 with the original scaling barely trains a small network.",
+    "M20": "With RMS matching Muon can use AdamW's rate; with spectral scaling its rate transfers over widths.",
+    "M21": "One convex bound holds for the last iterate under every schedule.",
+    "M22": "The bound predicts the tuned peaks of schedules within a factor of two, and ranks their results.",
+    "M23": "The best rate falls as a power of the horizon, and less so with decay to zero.",
+    "M24": "A cooldown of the shape 1 − √ does no worse than a linear one at a fifth of the run.",
+    "M25": "With LoRA's factor α/r the best rate does not depend on the rank.",
+    "M26": "LoRA wants about ten times the rate of full fine-tuning.",
+    "M27": "The tuned variants of LoRA tie, their best rates going as the inverse of the sharpness.",
+    "M28": "Rates that fall from layer to layer help fine-tuning, and a warm-up keeps what was learned.",
+    "M29": "Under full-batch Adam the preconditioned sharpness settles at (2 + 2β₁)/((1 − β₁)η), which is 38/η.",
+    "M30": "What warm-up gains is that a larger peak rate is tolerated.",
+    "M31": "A constant rate with the mean of the last weights does as well as a decay.",
+    "M32": "Schedule-free, Prodigy and D-Adaptation need no rate.",
+    "M33": "Clipping the gradient's norm makes too high a rate survivable, and the best rate higher.",
 }
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of a source: its id, the source's citation key and title, and the claim in the book's words."""
+    """One claim of a source: its id, the source's citation key and title, and the claim in the book's words.
+
+    The practice since 2018 (M) has no one source: its key is empty, and the chapter cites the papers.
+    A `question` of a source is answered, and is no claim.
+    """
 
     id: str
     source: str
     title: str
     statement: str
 
+    @property
+    def question(self) -> bool:
+        return self.statement.endswith("?")
+
 
 CLAIMS: dict[str, Claim] = {key: Claim(key, *SOURCES[key[0]], statement) for key, statement in _STATEMENTS.items()}
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """One measured line of a verdict.
+
+    Args:
+        quantity: what was measured, in the reader's words, with its unit.
+        value: an :class:`~lrlib.Interval` or :class:`~lrlib.Summary` over seeds, or a text for what has no seeds.
+        task: data and network, such as "digits, MLP 64-32-10".
+        spec: how the numbers of `value` are written.
+        scale: "tour", "full" for a record on real data, or "exact" for arithmetic without chance.
+
+    Raises:
+        ValueError: an empty quantity or task, or an unknown scale.
+    """
+
+    quantity: str
+    value: Interval | Summary | str
+    task: str
+    spec: str = "+.3g"
+    scale: str = "tour"
+
+    def __post_init__(self):
+        for name in ("quantity", "task"):
+            if not getattr(self, name).strip():
+                raise ValueError(f"{name}={getattr(self, name)!r}: must say what was measured, and on what")
+        _check.choice("scale", self.scale, ("tour", "full", "exact"))
+
+    @property
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """Quantity, value, task, n and scale, as texts."""
+        if isinstance(self.value, str):
+            return self.quantity, self.value, self.task, "", self.scale
+        return self.quantity, self.value.short(self.spec), self.task, str(self.value.n), self.scale
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """How a chapter settled a claim: the verdict, and the measured evidence in a sentence."""
+    """How a chapter settled a claim: the verdict, one or two plain sentences, and the measured lines behind it.
+
+    `evidence` holds the cells of each :class:`Evidence`; `record` names the record that would settle what is open.
+    """
 
     claim: str
     verdict: str
-    evidence: str
+    answer: str
+    evidence: tuple[tuple[str, ...], ...] = ()
+    record: str | None = None
 
     def __repr__(self) -> str:
-        return f"{self.claim} {self.verdict}: {self.evidence}"
+        lines = (f"\n    {': '.join(row[:2])} ({', '.join(filter(None, row[2:]))})" for row in self.evidence)
+        return f"{self.claim} {self.verdict}: {self.answer}" + "".join(lines)
+
+    @property
+    def details(self) -> str:
+        """The measured lines as a table in HTML, and the record that is missing."""
+        head = "".join(f'<th scope="col">{name}</th>' for name in ("Measured", "Value", "Task", "n", "Scale"))
+        rows = (
+            f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in map(tuple, self.evidence)
+        )
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if self.evidence else ""
+        missing = f"<p>The record <code>{html.escape(self.record)}</code> would settle it.</p>" if self.record else ""
+        return table + missing
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, object]:
         claim = CLAIMS[self.claim]
+        kind = "Question" if claim.question else "Claim"
         card = (
-            f'<div class="claim {self.verdict.replace(" ", "-")}" id="claim-{self.claim}">'
-            f'<p class="claim-statement"><strong>{self.claim}</strong> {html.escape(claim.statement)} '
+            f'<div class="claim {_css(self.verdict)}" id="claim-{self.claim}">'
+            f'<p class="claim-statement"><a href="ledger.html">{kind} {self.claim}</a> {html.escape(claim.statement)} '
             f"<cite>{html.escape(claim.title)}</cite></p>"
-            f'<p class="claim-verdict"><strong>{self.verdict.capitalize()}.</strong> {html.escape(self.evidence)}</p>'
-            "</div>"
+            f'<p class="claim-verdict"><strong>{self.verdict.capitalize()}.</strong> {html.escape(self.answer)}</p>'
+            f"{self.details}</div>"
         )
         return {"text/plain": repr(self), "text/html": card, _MIME: asdict(self)}
 
 
-def settle(claim: str, verdict: str, evidence: str) -> Verdict:
+def settle(
+    claim: str, verdict: str, answer: str, evidence: Iterable[Evidence] = (), *, record: str | None = None
+) -> Verdict:
     """The verdict on a claim, to be the last expression of the cell that measured it.
 
     Args:
         claim: the id of a claim in :data:`CLAIMS`, such as "J1".
-        verdict: "holds", "corrected" or "does not hold"; computed from the measurement, not typed.
-        evidence: one or two plain sentences with the measured figures, n and interval.
+        verdict: one of :data:`VERDICTS`, computed from the measurement and not typed; "answered" for a question.
+        answer: one or two plain sentences that stand by themselves.
+        evidence: the measured lines, each with task, scale, n and interval.
+        record: the record that would settle a claim that is "open at scale".
 
     Raises:
-        ValueError: an unknown claim or verdict, or empty evidence.
+        ValueError: an unknown claim or verdict, an empty answer, "answered" for a claim or another verdict for a
+            question, "open at scale" without the record that would settle it, or a record with another verdict.
 
     Example:
-        >>> settle("J1", "holds", "Divergence begins at 2/h_max = 0.2.")
-        J1 holds: Divergence begins at 2/h_max = 0.2.
+        >>> settle("J1", "holds", "Beyond 2/h the loss grows.", [Evidence("edge", "0.2", "quadratic", scale="exact")])
+        J1 holds: Beyond 2/h the loss grows.
+            edge: 0.2 (quadratic, exact)
     """
     _check.choice("claim", claim, tuple(CLAIMS))
     _check.choice("verdict", verdict, VERDICTS)
-    if not evidence.strip():
-        raise ValueError(f"evidence={evidence!r}: must say what was measured")
-    return Verdict(claim, verdict, evidence)
+    if not answer.strip():
+        raise ValueError(f"answer={answer!r}: must say what was found")
+    if CLAIMS[claim].question != (verdict == "answered"):
+        raise ValueError(
+            f"verdict={verdict!r}: a question is 'answered' and a claim is not; {claim}: {CLAIMS[claim].statement}"
+        )
+    if (record is None) == (verdict == "open at scale"):
+        raise ValueError(
+            f"record={record!r}: must name the record that would settle it where it is open at scale, and only there"
+        )
+    return Verdict(claim, verdict, answer, tuple(line.cells for line in evidence), record)
 
 
 @dataclass(frozen=True)
@@ -169,6 +279,7 @@ class Ledger:
             for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
                 for output in cell.get("outputs", ()):
                     if stored := output.get("data", {}).get(_MIME):
+                        stored["evidence"] = tuple(map(tuple, stored["evidence"]))
                         self.settled[stored["claim"]].append(Settled(path.stem, cell["id"], Verdict(**stored)))
 
     @property
@@ -185,34 +296,56 @@ class Ledger:
         """The verdict on a claim, or "open"."""
         return self.settled[claim][0].verdict.verdict if self.settled[claim] else "open"
 
-    def table(self, claims: Iterable[str]) -> "_LedgerTable":
-        """Claims, verdicts, evidence and links, to be the last expression of a cell."""
-        return _LedgerTable(self, tuple(claims))
+    def table(self) -> "_LedgerTable":
+        """Every claim with its verdict, evidence and place, and filters, to be the last expression of a cell."""
+        return _LedgerTable(self)
 
 
 @dataclass(frozen=True, repr=False)
 class _LedgerTable:
-    """Some claims of a :class:`Ledger`, as a table in HTML and as lines of text."""
+    """A :class:`Ledger` as a table in HTML, filtered by verdict and source without a script, and as lines of text."""
 
     ledger: Ledger
-    claims: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return "\n".join(f"{claim:4} {self.ledger.verdict(claim)}" for claim in self.claims)
+        return "\n".join(f"{claim:4} {self.ledger.verdict(claim)}" for claim in CLAIMS)
 
     def _repr_html_(self) -> str:
-        names = ("Claim", "In our words; open it for the evidence", "Verdict", "Where")
+        sources = {letter: title for letter, (_, title) in SOURCES.items()}
+        verdicts = {_css(verdict): verdict for verdict in (*VERDICTS, "open")}
+        names = ("Claim", "In our words; open it for the evidence", "Verdict", "Task", "Scale", "n", "Where")
         head = "".join(f'<th scope="col">{name}</th>' for name in names)
-        rows = "".join(map(self._row, self.claims))
-        return f'<table class="ledger"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+        rows = "".join(map(self._row, CLAIMS))
+        return (
+            f'<div class="ledger-page">{_filter("Verdict", verdicts)}{_filter("Source", sources)}'
+            f'<table class="ledger"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        )
 
     def _row(self, claim: str) -> str:
         verdict, places = self.ledger.verdict(claim), self.ledger.settled[claim]
-        chapters = [place.chapter for place in places]
-        links = ", ".join(f'<a href="{name}.html#claim-{claim}">{name.replace("_", " ")}</a>' for name in chapters)
-        evidence = "".join(f"<p>{html.escape(place.verdict.evidence)}</p>" for place in places)
-        return (
-            f'<tr><th scope="row">{claim}</th>'
-            f"<td><details><summary>{html.escape(CLAIMS[claim].statement)}</summary>{evidence}</details></td>"
-            f'<td class="{verdict.replace(" ", "-")}">{verdict}</td><td>{links}</td></tr>'
+        links = ", ".join(
+            f'<a href="{place.chapter}.html#claim-{claim}">{place.chapter.replace("_", " ")}</a>' for place in places
         )
+        evidence = "".join(f"<p>{html.escape(p.verdict.answer)}</p>{p.verdict.details}" for p in places)
+        lines = [line for place in places for line in place.verdict.evidence]
+        task, n, scale = (", ".join(dict.fromkeys(line[k] for line in lines if line[k])) for k in (2, 3, 4))
+        return (
+            f'<tr class="{_css(verdict)} {claim[0]}"><th scope="row">{claim}</th>'
+            f"<td><details><summary>{html.escape(CLAIMS[claim].statement)}</summary>{evidence}</details></td>"
+            f'<td class="{_css(verdict)}">{verdict}</td><td>{html.escape(task)}</td><td>{scale}</td><td>{n}</td>'
+            f"<td>{links}</td></tr>"
+        )
+
+
+def _css(verdict: str) -> str:
+    return verdict.replace(" ", "-")
+
+
+def _filter(title: str, choices: dict[str, str]) -> str:
+    """Radio buttons, the first of which shows all; book.css hides the rows of the other classes."""
+    buttons = "".join(
+        f'<label><input type="radio" name="ledger-{title}" value="{value}"{"" if value else " checked"}> '
+        f"{html.escape(label)}</label>"
+        for value, label in {"": "all", **choices}.items()
+    )
+    return f'<fieldset class="ledger-filter"><legend>{title}</legend>{buttons}</fieldset>'

@@ -49,7 +49,7 @@ def _is_integer(value) -> bool:
 
 
 def integer(name: str, value, minimum: int, maximum: int | None = None) -> int:
-    allowed = f"an integer >= {minimum}" if maximum is None else f"an integer in [{minimum}, {maximum}]"
+    allowed = f"an integer >= {minimum}" + ("" if maximum is None else f" and <= {maximum}")
     if not _is_integer(value):
         raise TypeError(f"{name}={value!r}: must be {allowed}")
     _require(minimum <= value and (maximum is None or value <= maximum), name, value, allowed)

@@ -44,9 +44,7 @@ def augmented(x: torch.Tensor, generator: torch.Generator, *, pad: int = 4, mirr
     if x.ndim != 4:
         raise ValueError(f"x: has shape {tuple(x.shape)}, must be (N, C, H, W)")
     (n, _, height, width), side = x.shape, min(x.shape[2:])
-    pad, cutout = _check.integer("pad", pad, 0), _check.integer("cutout", cutout, 0)
-    _check.within("pad", pad, 0, side - 1)
-    _check.within("cutout", cutout, 0, side)
+    pad, cutout = _check.integer("pad", pad, 0, side - 1), _check.integer("cutout", cutout, 0, side)
 
     def draw(high: int) -> torch.Tensor:
         return torch.randint(high, (n, 1), generator=generator).to(x.device)
@@ -93,9 +91,7 @@ class Augmentation(Callback):
     """
 
     def __init__(self, data: Dataset, *, batch_size: int, seed: int = 0, **options):
-        batch_size = _check.integer("batch_size", batch_size, 1)
-        if batch_size > len(data.x_train):
-            raise ValueError(f"batch_size={batch_size!r}: must be <= {len(data.x_train)}, the number of pictures")
+        batch_size = _check.integer("batch_size", batch_size, 1, len(data.x_train))
         self._original, self._options = data.x_train, options
         super().__init__(every=len(data.x_train) // batch_size)
         self._generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0))

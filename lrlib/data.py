@@ -2,7 +2,6 @@
 any such set: wrong labels, a held-out part, mini-batches. Nothing here needs a file or a network.
 """
 
-import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -83,18 +82,14 @@ class Dataset:
         return f"Dataset({self.name!r}, {sizes}, pictures {shape}, {self.num_classes} classes)"
 
 
-def _channels_first(pictures: np.ndarray) -> np.ndarray:
-    """uint8 (N, H, W) or (N, H, W, C) to float32 (N, C, H, W)."""
-    pictures = pictures[:, None] if pictures.ndim == 3 else pictures.transpose(0, 3, 1, 2)
-    return pictures.astype(np.float32, order="C")
-
-
 def standardised(name: str, arrays: Mapping[str, np.ndarray], sha256: str | None = None) -> Dataset:
     """A data set of ten classes, from uint8 pictures (N, H, W) or (N, H, W, C).
 
     The sums are of whole numbers and exact, and the rest is elementwise in float32: every CPU gives the same bits.
     """
-    x, test = _channels_first(arrays["x_train"]), _channels_first(arrays["x_test"])
+    grey = arrays["x_train"].ndim == 3
+    x, test = (np.expand_dims(a, 1) if grey else a.transpose(0, 3, 1, 2) for a in (arrays["x_train"], arrays["x_test"]))
+    x, test = x.astype(np.float32, order="C"), test.astype(np.float32, order="C")
     count = x.size // x.shape[1]
     mean = x.sum(axis=(0, 2, 3), dtype=np.float64) / count
     std = np.sqrt(np.einsum("nchw,nchw->c", x, x, dtype=np.float64) / count - mean**2)
@@ -106,20 +101,12 @@ def standardised(name: str, arrays: Mapping[str, np.ndarray], sha256: str | None
     return Dataset(name, torch.from_numpy(x), y, torch.from_numpy(test), y_test, num_classes=10, sha256=sha256)
 
 
-@functools.cache
-def _all_digits() -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    return bunch.images.astype(np.uint8), bunch.target.astype(np.int64)
-
-
 def _split_digits(seed: int) -> dict[str, np.ndarray]:
+    from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    _check.integer("seed", seed, 0)
-    _check.within("seed", seed, 0, 2**32 - 1)
-    x, y = _all_digits()
+    seed, (x, y) = _check.integer("seed", seed, 0, 2**32 - 1), load_digits(return_X_y=True)
+    x, y = x.reshape(-1, 8, 8).astype(np.uint8), y.astype(np.int64)
     x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=500, random_state=seed, stratify=y)
     return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
 
@@ -293,13 +280,9 @@ def batches(num_examples: int, batch_size: int, steps: int, seed: int = 0) -> It
         [[4, 0], [1, 3], [3, 4]]
     """
     num_examples = _check.integer("num_examples", num_examples, 1)
-    batch_size = _check.integer("batch_size", batch_size, 1)
+    batch_size = _check.integer("batch_size", batch_size, 1, num_examples)
     steps = _check.integer("steps", steps, 0)
-    seed = _check.integer("seed", seed, 0)
-    _check.within("seed", seed, 0, 2**63 - 1)
-    if batch_size > num_examples:
-        raise ValueError(f"batch_size={batch_size!r}: must be <= num_examples={num_examples!r}")
-    generator = torch.Generator().manual_seed(seed)
-    per_epoch = num_examples // batch_size
-    epochs = (torch.randperm(num_examples, generator=generator).split(batch_size) for _ in itertools.count())
-    return itertools.islice((rows for epoch in epochs for rows in epoch[:per_epoch]), steps)
+    generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0, 2**63 - 1))
+    whole = num_examples // batch_size * batch_size
+    epochs = (torch.randperm(num_examples, generator=generator)[:whole].split(batch_size) for _ in itertools.count())
+    return itertools.islice(itertools.chain.from_iterable(epochs), steps)

@@ -19,8 +19,7 @@ __all__ = ["mnist", "fashion_mnist", "cifar10"]
 
 
 def _check_arrays(where: Path, arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> None:
-    missing = [key for key in ARRAYS if key not in arrays]
-    if missing:
+    if missing := [key for key in ARRAYS if key not in arrays]:
         raise ValueError(f"{where}: has no {', '.join(missing)}, must have the arrays {', '.join(ARRAYS)}")
     for part in ("train", "test"):
         check_part(part, arrays[f"x_{part}"], arrays[f"y_{part}"], "uint8", ("N", *shape), 10, where=f"{where}: ")
@@ -65,9 +64,8 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], str]:
             with np.load(file, allow_pickle=False) as arrays:
                 return {key: arrays[key] for key in ARRAYS if key in arrays}, sha256
         except (zipfile.BadZipFile, zlib.error, EOFError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path}: is damaged or no .npz file of plain arrays: delete it or put a whole one there"
-            ) from error
+            problem = "is damaged or no .npz file of plain arrays: delete it or put a whole one there"
+            raise ValueError(f"{path}: {problem}") from error
 
 
 def _dataset(name: str, kind: str, shape: tuple[int, ...]) -> Dataset:

@@ -21,7 +21,13 @@ import torch
 from torch import nn
 
 from lrlib import _check
-from lrlib.schedules import Schedule
+from lrlib.schedules import Schedule, check_schedule
+
+__all__ = [
+    "ExponentialEquivalent", "TaperedExponential", "exponential_equivalent", "tapered_exponential", "rescale",
+    "equivalent_schedule", "shift_momentum", "radial_cosine", "scaling_error", "is_scale_invariant", "set_norm_eps",
+    "normalised_weights",
+]  # fmt: skip
 
 Loss = Callable[[], torch.Tensor]
 
@@ -212,8 +218,7 @@ def equivalent_schedule(schedule: Schedule, weight_decay: float, momentum: float
         >>> equivalent_schedule(lrlib.constant(0.5), weight_decay=1.0, momentum=0.0, total_steps=3)(range(3))
         array([ 1.,  4., 16.])
     """
-    if not isinstance(schedule, Schedule):
-        raise TypeError(f"schedule={schedule!r}: must be a Schedule")
+    check_schedule("schedule", schedule)
     weight_decay = _check.nonnegative("weight_decay", weight_decay)
     momentum = _check.below_one("momentum", momentum)
     total_steps = _check.integer("total_steps", total_steps, 1)

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from lrlib.runtime import modes_kept
+
 __all__ = ["restored"]
 
 
@@ -31,35 +33,26 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer, data) -> Iterat
         >>> layer.weight.item() == before
         True
     """
-    modules = [(module, module.training, dict(module._buffers)) for module in model.modules()]
+    kept = {id(p): p for group in optimizer.param_groups for p in group["params"]}  # are not copied
+    settings: list[dict] = [optimizer.state, *optimizer.param_groups, *(module._buffers for module in model.modules())]
+    saved = copy.deepcopy([dict(values) for values in settings], kept | {id(b): b for b in model.buffers()})
     tensors = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
     gradients = [(p, None if p.grad is None else p.grad.clone(), p.requires_grad) for p in model.parameters()]
-    state = {p: copy.deepcopy(entries) for p, entries in optimizer.state.items()}
-    groups = [
-        {key: copy.deepcopy(value) for key, value in group.items() if key != "params"}
-        for group in optimizer.param_groups
-    ]
     generators = {generator: generator.get_state() for generator in _generators(data)}
     random_state, numpy_state = random.getstate(), np.random.get_state()
     try:
-        yield
+        with modes_kept(model):
+            yield
     finally:
-        for module, mode, buffers in modules:
-            module.training = mode
-            module._buffers.clear()
-            module._buffers.update(buffers)
+        for values, before in zip(settings, saved, strict=True):
+            values.clear()
+            values.update(before)
         with torch.no_grad():
             for tensor, value in tensors:
                 tensor.copy_(value)
         for parameter, gradient, requires_grad in gradients:
             parameter.requires_grad_(requires_grad)
             parameter.grad = gradient
-        optimizer.state.clear()
-        optimizer.state.update(state)
-        for group, saved in zip(optimizer.param_groups, groups, strict=True):
-            for key in set(group) - set(saved) - {"params"}:
-                del group[key]
-            group.update(saved)
         for generator, generator_state in generators.items():
             generator.set_state(generator_state)
         random.setstate(random_state)

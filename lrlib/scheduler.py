@@ -8,7 +8,7 @@ from torch.optim import Optimizer, RMSprop
 from torch.optim.lr_scheduler import LRScheduler
 
 from lrlib import _check
-from lrlib.schedules import Schedule
+from lrlib.schedules import Schedule, check_schedule
 
 __all__ = ["ScheduleLR"]
 
@@ -52,19 +52,15 @@ class ScheduleLR(LRScheduler):
     ):
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer={optimizer!r}: must be a torch.optim.Optimizer")
-        given = list(schedule) if isinstance(schedule, Sequence) else [schedule]
-        for candidate in (*given, *([] if momentum is None else [momentum])):
-            if not isinstance(candidate, Schedule):
-                raise TypeError(f"schedule={candidate!r}: must be a Schedule; wrap a function in Schedule(...)")
-        if momentum is not None and any(not {"momentum", "betas"} & set(group) for group in optimizer.param_groups):
-            raise ValueError(f"momentum={momentum!r}: must be None for {type(optimizer).__name__}, which has none")
-        if (
-            momentum is not None
-            and isinstance(optimizer, RMSprop)
-            and any(not g["momentum"] for g in optimizer.param_groups)
-        ):
-            raise ValueError("optimizer: RMSprop must be built with momentum > 0 for its momentum to be scheduled")
-        self._schedule, self._momentum = given if isinstance(schedule, Sequence) else schedule, momentum
+        self._schedule = list(schedule) if isinstance(schedule, Sequence) else schedule
+        for given in self._schedule if isinstance(self._schedule, list) else [schedule]:
+            check_schedule("schedule", given)
+        self._momentum = None if momentum is None else check_schedule("momentum", momentum)
+        for group in optimizer.param_groups if momentum else ():
+            if not {"momentum", "betas"} & set(group):
+                raise ValueError(f"momentum={momentum!r}: must be None for {type(optimizer).__name__}, which has none")
+            if isinstance(optimizer, RMSprop) and not group["momentum"]:
+                raise ValueError("optimizer: RMSprop must be built with momentum > 0 for its momentum to be scheduled")
         self._rates(optimizer, 0)
         super().__init__(optimizer)
 
@@ -106,8 +102,7 @@ class ScheduleLR(LRScheduler):
             ValueError: an entry is missing, the number of groups differs, or the rates are not those of this
                 scheduler's schedules; the scheduler is then unchanged.
         """
-        missing = {"last_epoch", "_step_count", "_last_lr"} - set(state_dict)
-        if missing:
+        if missing := {"last_epoch", "_step_count", "_last_lr"} - set(state_dict):
             raise ValueError(f"state_dict={state_dict!r}: must have the entries {sorted(missing)}")
         rates = self._rates(self.optimizer, state_dict["last_epoch"])
         saved = [float(rate) for rate in state_dict["_last_lr"]]

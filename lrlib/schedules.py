@@ -19,6 +19,11 @@ from numpy.typing import ArrayLike
 
 from lrlib import _check
 
+__all__ = [
+    "Schedule", "constant", "step", "multistep", "exponential", "inverse_time", "inverse_sqrt", "polynomial", "cosine",
+    "cosine_restarts", "cyclic", "one_cycle", "wsd", "warmup", "join", "scale",
+]  # fmt: skip
+
 LAST_STEP = 2**53  # after it float64 skips whole numbers
 
 
@@ -463,9 +468,7 @@ def one_cycle(
     total_steps = _check.integer("total_steps", total_steps, 2)
     pct_start = _check.within("pct_start", pct_start, 0.0, 1.0)
     if not 1 < pct_start * total_steps < total_steps:
-        raise ValueError(
-            f"pct_start={pct_start!r}: must give a rise of more than 1 and fewer than total_steps={total_steps} steps"
-        )
+        raise ValueError(f"pct_start={pct_start!r}: must give a rise of more than 1 and fewer than {total_steps} steps")
     div_factor = _check.at_least("div_factor", div_factor, 1.0)
     final_div_factor = _check.at_least("final_div_factor", final_div_factor, 1.0)
     _check.choice("anneal_strategy", anneal_strategy, ("cos", "linear"))
@@ -539,7 +542,7 @@ def wsd(
     return Schedule(formula, call, horizon=total_steps, warmup_steps=warmup_steps)
 
 
-def _schedule(name: str, schedule) -> Schedule:
+def check_schedule(name: str, schedule) -> Schedule:
     if not isinstance(schedule, Schedule):
         raise TypeError(f"{name}={schedule!r}: must be a Schedule; wrap a function of your own in Schedule(...)")
     return schedule
@@ -568,7 +571,7 @@ def warmup(schedule: Schedule, steps: int, start_factor: float = 0.0) -> Schedul
         >>> warmup(constant(1.0), steps=4)([0, 1, 2, 4, 5])
         array([0.  , 0.25, 0.5 , 1.  , 1.  ])
     """
-    _schedule("schedule", schedule)
+    check_schedule("schedule", schedule)
     steps = _check.integer("steps", steps, 1)
     start_factor = _check.within("start_factor", start_factor, 0.0, 1.0)
     if schedule.horizon is not None and steps > schedule.horizon:
@@ -577,12 +580,8 @@ def warmup(schedule: Schedule, steps: int, start_factor: float = 0.0) -> Schedul
     def formula(t):
         return schedule.at(t) * (start_factor + (1 - start_factor) * np.minimum(t / steps, 1))
 
-    return Schedule(
-        formula,
-        (warmup, schedule, steps, start_factor),
-        horizon=schedule.horizon,
-        warmup_steps=max(steps, schedule.warmup_steps),
-    )
+    call = warmup, schedule, steps, start_factor
+    return Schedule(formula, call, schedule.horizon, warmup_steps=max(steps, schedule.warmup_steps))
 
 
 def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
@@ -605,7 +604,7 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
         >>> join([constant(1.0), polynomial(0.5, total_iters=2)], boundaries=[3])(range(6))
         array([1.  , 1.  , 1.  , 0.5 , 0.25, 0.  ])
     """
-    parts = tuple(_schedule(f"schedules[{k}]", schedule) for k, schedule in enumerate(schedules))
+    parts = tuple(check_schedule(f"schedules[{k}]", schedule) for k, schedule in enumerate(schedules))
     starts = (0, *_check.increasing("boundaries", boundaries, 1))
     if len(parts) != len(starts):
         raise ValueError(f"boundaries={boundaries!r}: must be one fewer than the {len(parts)} schedules they separate")
@@ -618,13 +617,8 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
                 rates[here] = part.at(t[here] - start)
         return rates
 
-    last = parts[-1].horizon
-    return Schedule(
-        formula,
-        (join, parts, starts[1:]),
-        horizon=None if last is None else starts[-1] + last,
-        warmup_steps=parts[0].warmup_steps,
-    )
+    horizon = None if parts[-1].horizon is None else starts[-1] + parts[-1].horizon
+    return Schedule(formula, (join, parts, starts[1:]), horizon, parts[0].warmup_steps)
 
 
 def scale(schedule: Schedule, factor: float) -> Schedule:
@@ -642,7 +636,7 @@ def scale(schedule: Schedule, factor: float) -> Schedule:
         >>> scale(cosine(1.0, T_max=10), 0.1)([0, 5])
         array([0.1 , 0.05])
     """
-    _schedule("schedule", schedule)
+    check_schedule("schedule", schedule)
     factor = _check.nonnegative("factor", factor)
     call = scale, schedule, factor
     return Schedule(lambda t: factor * schedule.at(t), call, schedule.horizon, schedule.warmup_steps)

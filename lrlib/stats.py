@@ -41,11 +41,6 @@ class Interval:
     n: int
     confidence: float
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies wholly on one side of zero."""
-        return self.low > 0 or self.high < 0
-
     def short(self, spec: str = "+.3g") -> str:
         """Estimate and interval alone, for tables whose caption names the confidence and n."""
         return f"{self.estimate:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"

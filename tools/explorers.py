@@ -2,8 +2,8 @@
 
     python tools/explorers.py
 
-Writes book/_static/explorers/*.png, range_test_data.js and pictures.js. Run it when lrlib's range test, its schedules
-or the pictures change.
+Writes book/_static/explorers/*.png, range_test_data.js, finder_data.js, edge_data.js and pictures.js. Run it when
+lrlib's range test, its training, its schedules or the pictures change.
 """
 
 import base64
@@ -46,6 +46,22 @@ def pictures() -> None:
     script("pictures.js", "pictures", encoded)
 
 
+def rounded(values, digits: int = 5) -> list:
+    """Nested lists of numbers with so many digits; None where there is none."""
+    if np.ndim(values):
+        return [rounded(value, digits) for value in values]
+    return float(f"{values:.{digits}g}") if np.isfinite(values) else None
+
+
+def as_data(name: str, test: finder.RangeTest) -> dict:
+    return {
+        "name": name,
+        "lr": test.lr.tolist(),
+        "loss": rounded(test.loss),
+        "initial_loss": rounded(test.initial_loss),
+    }
+
+
 def range_tests() -> list[dict]:
     tests = []
     for name, data, batch_size, max_lr, num_iter in (
@@ -60,11 +76,82 @@ def range_tests() -> list[dict]:
             model, data, optimizer, min_lr=1e-4, max_lr=max_lr, num_iter=num_iter, batch_size=batch_size,
             reinitialize=True,
         )  # fmt: skip
-        loss = [[None if np.isnan(x) else float(f"{x:.5g}") for x in run] for run in test.loss]
-        initial = [float(f"{x:.5g}") for x in test.initial_loss]
-        tests.append({"name": name, "lr": test.lr.tolist(), "loss": loss, "initial_loss": initial})
+        tests.append(as_data(name, test))
     script("range_test_data.js", "rangeTests", tests)
     return tests
+
+
+def convolutional(norm: bool) -> torch.nn.Module:
+    """Two strided convolutions for pictures of 8 by 8, with or without BatchNorm."""
+    layers: list[torch.nn.Module] = []
+    for channels_in, channels in ((1, 8), (8, 16)):
+        layers.append(torch.nn.Conv2d(channels_in, channels, 3, stride=2, padding=1))
+        if norm:
+            layers.append(torch.nn.BatchNorm2d(channels, track_running_stats=False))
+        layers.append(torch.nn.ReLU())
+    return torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(64, 10))
+
+
+def finder_tasks() -> list[dict]:
+    """For each task five range tests, and the test accuracy of ten runs at each rate with a constant and a cosine."""
+    digits, steps = lrlib.digits(), 150
+    noisy = lrlib.relabelled(digits, 0.3)
+    sgd_rates, adam_rates = 0.01 * 2.0 ** np.arange(10), 0.0003 * 2.0 ** np.arange(11)
+    tasks = []
+    for name, build, data, optimizer, rates in (
+        ("MLP on digits, SGD", lambda: lrlib.mlp(64, 32, 10), digits, "SGD", sgd_rates),
+        ("MLP, noisy labels, SGD", lambda: lrlib.mlp(64, 32, 10), noisy, "SGD", sgd_rates),
+        ("convolutions, SGD", lambda: convolutional(False), digits, "SGD", sgd_rates),
+        ("convolutions with BatchNorm, SGD", lambda: convolutional(True), digits, "SGD", sgd_rates),
+        ("MLP on digits, Adam", lambda: lrlib.mlp(64, 32, 10), digits, "Adam", adam_rates),
+    ):
+        with lrlib.seeded(0):
+            model = build()
+        low, high = (1e-4, 10.0) if optimizer == "SGD" else (1e-5, 1.0)
+        test = finder.range_test(
+            model, data, getattr(torch.optim, optimizer)(model.parameters(), lr=1.0), min_lr=low, max_lr=high,
+            batch_size=32, reinitialize=True,
+        )  # fmt: skip
+        grid = lrlib.train_grid(
+            lambda seed, build=build: build(), data,
+            [*rates.tolist(), *(lrlib.cosine(rate, T_max=steps) for rate in rates.tolist())], range(10),
+            steps=steps, batch_size=32, optimizer=getattr(lrlib, optimizer)(),
+        )  # fmt: skip
+        constant, cosine = np.split(100 * grid.accuracy.mean(1), 2)
+        sweep = {"lr": rounded(rates), "constant": rounded(constant, 4), "cosine": rounded(cosine, 4)}
+        tasks.append(as_data(name, test) | {"sweep": sweep})
+    script("finder_data.js", "finderTasks", tasks)
+    return tasks
+
+
+def edge_runs() -> list[dict]:
+    """Sharpness and loss along full-batch descent of one small network at several rates."""
+    digits, every, steps = lrlib.digits(), 20, 2000
+    x, y = 0.3 * digits.x_train[:100], torch.nn.functional.one_hot(digits.y_train[:100], 10).float()
+    rates = np.geomspace(0.1, 0.8, 10).round(3).tolist()
+
+    def squared_error(outputs, targets):
+        return ((outputs - targets) ** 2).sum(1).mean() / 2
+
+    models = []
+    for _ in rates:
+        with lrlib.seeded(0):
+            models.append(lrlib.mlp(64, 32, 32, 10, activation="tanh"))
+    sharpness = []
+
+    def look(run):
+        sharpness.append(lrlib.sharpness(run.model, x[None], y[None], loss=squared_error, iterations=12))
+
+    history = lrlib.train(
+        lrlib.Stack(models), (x, y), rates, steps=steps + 1, batch_size=len(x), loss=squared_error,
+        callbacks=[lrlib.Periodic(look, at=range(0, steps + 1, every))],
+    )  # fmt: skip
+    runs = [
+        {"lr": rate, "sharpness": rounded(curve, 4), "loss": rounded(loss[::every], 4)}
+        for rate, curve, loss in zip(rates, np.transpose(sharpness), history.loss, strict=True)
+    ]
+    script("edge_data.js", "edge", {"every": every, "runs": runs})
+    return runs
 
 
 def draw_quadratic() -> None:
@@ -109,10 +196,9 @@ def draw_schedules() -> None:
     figure("schedules")
 
 
-def draw_range_test(test: dict) -> None:
-    loss = np.array([[np.nan if x is None else x for x in run] for run in test["loss"]])
+def draw_rules(ax: plt.Axes, test: dict) -> None:
+    loss = np.array(test["loss"], dtype=float)
     curves = finder.RangeTest(np.array(test["lr"]), loss, np.array(test["initial_loss"]), smoothing=0.9)
-    fig, ax = plt.subplots(figsize=(7.2, 3.4))
     curves.plot(ax)
     for k, rule in enumerate(finder.RULES):
         try:
@@ -120,8 +206,48 @@ def draw_range_test(test: dict) -> None:
         except finder.NoSuggestion:
             pass
     ax.legend(loc="lower left")
+
+
+def draw_range_test(test: dict) -> None:
+    fig, ax = plt.subplots(figsize=(7.2, 3.4))
+    draw_rules(ax, test)
     ax.set_title("A range test, and where five rules point")
     figure("range_test")
+
+
+def draw_finder(task: dict) -> None:
+    fig, (above, below) = plt.subplots(2, 1, figsize=(7.2, 5.2), sharex=True)
+    draw_rules(above, task)
+    above.set(xlabel="", title=task["name"])
+    sweep = task["sweep"]
+    below.plot(sweep["lr"], sweep["constant"], marker="o", label="constant rate")
+    below.plot(sweep["lr"], sweep["cosine"], marker="s", label="cosine")
+    best = int(np.argmax(sweep["constant"]))
+    below.plot(
+        sweep["lr"][best], sweep["constant"][best], "*", color="black", markersize=14, label="best constant rate"
+    )
+    below.set(xlabel="learning rate η", ylabel="test accuracy (%)", ylim=(0, 103))
+    below.legend(loc="lower left")
+    figure("finder")
+
+
+def draw_edge(rates: tuple[float, ...] = (0.3, 0.4, 0.6)) -> None:
+    fig, ax = plt.subplots(figsize=(7.2, 3.4))
+    for color, rate in zip(lrlib.COLORS, rates, strict=False):
+        point = torch.tensor([0.06, 0.97 * 2 / rate], dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.SGD([point], lr=rate)
+        curvature = []
+        for _ in range(2000):
+            curvature.append(point[1].item())
+            optimizer.zero_grad()
+            (point[1] * point[0] ** 2 / 2 - 0.002 * point[1]).backward()
+            optimizer.step()
+        ax.plot(curvature, color=color, linestyle="-", label=f"η = {rate}")
+        ax.axhline(2 / rate, color=color, linestyle="--", linewidth=1)
+    ax.set(xlabel="step t", ylabel="sharpness y", title="The sharpness rises to 2/η (dashed) and swings there")
+    ax.set_ylim(2.9, 8.2)
+    ax.legend(loc="upper right", ncols=3)
+    figure("edge_of_stability")
 
 
 def draw_exponential() -> None:
@@ -154,6 +280,9 @@ def main() -> None:
     draw_momentum()
     draw_schedules()
     draw_range_test(range_tests()[0])
+    draw_finder(finder_tasks()[0])
+    edge_runs()
+    draw_edge()
     draw_exponential()
     draw_scanner()
 

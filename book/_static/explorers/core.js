@@ -1,12 +1,14 @@
 /* What the explorers share: controls, plots, dragging. No framework, and nothing is loaded from elsewhere.
 
-An explorer registers itself by LR.explorer(name, mount); mount(root) builds it in the page's
-<div class="lr-explorer" data-explorer="name"> and returns its render function. The static figure inside is then
-removed. Formulas lie in LR.formulas, so that tests can compare them with lrlib. */
+An explorer registers itself by LR.explorer(name, mount); mount(stage) builds it in the page's
+<div class="lr-explorer" data-explorer="name" id="explorer-name"> and returns its render function. The static figure
+inside is then removed. Formulas lie in LR.formulas, so that tests can compare them with lrlib. The setting of every
+control stands in the address (#explorer-name?rate=0.2&...), so that it can be shared. start.js loads the scripts. */
 (function () {
   "use strict";
-  const LR = (window.LR = { formulas: {} });
+  const LR = Object.assign((window.LR = window.LR || {}), { formulas: {} });
   const NAMESPACE = "http://www.w3.org/2000/svg";
+  const ROOMY = 640; // px: from this width on figures and their text are drawn larger
   const STOPS = 240; // positions of a logarithmic slider
 
   function fill(element, attributes, children) {
@@ -35,28 +37,135 @@ removed. Formulas lie in LR.formulas, so that tests can compare them with lrlib.
   /** A number for Python: exactly the double that was drawn. */
   LR.python = (x) => String(x).replace("e+", "e");
 
+  // Starting, the state in the address, the whole screen -------------------------------------------------------------
+  const SETTLED = 300; // ms without a change before the address is rewritten
+  const WIDTHS = [900, 1100, 1300, 1500, 1700]; // of the stage on the whole screen, before it is magnified
+  const live = new WeakMap(); // from each root: its stage, render function, kept values and those of the address
+
   const mounts = {};
   LR.explorer = (name, mount) => {
     mounts[name] = mount;
-    if (document.readyState !== "loading") start();
-    else document.addEventListener("DOMContentLoaded", start, { once: true });
+    document.querySelectorAll(`.lr-explorer[data-explorer="${name}"]:not([data-live])`).forEach(start);
   };
-  function start() {
-    for (const root of document.querySelectorAll(".lr-explorer:not([data-live])")) {
-      const mount = mounts[root.dataset.explorer];
-      if (!mount) continue;
-      const figure = [...root.childNodes];
-      root.dataset.live = "true";
-      const render = mount(root);
-      figure.forEach((node) => node.remove());
+  const of = (element) => live.get(element.closest(".lr-explorer"));
+
+  /** The initial value of a state by its key: that of the address, if there is one; get tells the present value. */
+  LR.state = (element, key, initial, get) => {
+    const { kept, saved } = of(element);
+    kept.set(key, { element, get });
+    if (!saved.has(key)) return initial;
+    const text = saved.get(key);
+    if (typeof initial === "boolean") return text === "true";
+    if (typeof initial === "string") return text;
+    return text !== "" && Number.isFinite(Number(text)) ? Number(text) : initial;
+  };
+
+  const inAddress = (root) => {
+    const [id, state] = location.hash.slice(1).split("?");
+    return new URLSearchParams(root.id && id === root.id ? state : "");
+  };
+  function present(root) {
+    const { kept } = live.get(root);
+    const values = [...kept].filter(([, { element }]) => element.isConnected).map(([key, { get }]) => [key, String(get())]);
+    return `#${root.id}?${new URLSearchParams(values)}`;
+  }
+
+  function mount(root, saved) {
+    const stage = LR.html("div", { class: "lr-stage" });
+    const old = live.get(root)?.stage;
+    old ? old.replaceWith(stage) : root.append(stage);
+    const explorer = { stage, kept: new Map(), saved, render: () => {} };
+    live.set(root, explorer);
+    explorer.render = mounts[root.dataset.explorer](stage);
+    explorer.render();
+    explorer.saved = new URLSearchParams();
+    explorer.address = present(root);
+  }
+
+  function start(root) {
+    root.dataset.live = "true";
+    const figure = [...root.childNodes];
+    mount(root, inAddress(root));
+    figure.forEach((node) => node.remove());
+    root.append(tools(root));
+
+    let waiting;
+    const changed = () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(() => {
+        const address = present(root);
+        if (address === live.get(root).address) return;
+        live.get(root).address = address;
+        history.replaceState(history.state, "", address);
+      }, SETTLED);
+    };
+    for (const event of ["input", "change", "click", "keyup", "pointerup"]) root.addEventListener(event, changed);
+    window.addEventListener("hashchange", () => {
+      if (String(inAddress(root))) mount(root, inAddress(root));
+    });
+    let width = root.clientWidth;
+    new ResizeObserver(() => {
+      if (root.clientWidth === width) return;
+      width = root.clientWidth;
+      live.get(root).render();
+    }).observe(root);
+    root.addEventListener("fullscreenchange", () => fit(root));
+  }
+
+  /** On the whole screen the stage has the width at which it can be magnified most. */
+  function fit(root) {
+    const { stage, render } = live.get(root);
+    const whole = document.fullscreenElement === root;
+    const set = (width, zoom) => Object.assign(stage.style, { width, zoom });
+    let [best, zoom] = [0, 0];
+    for (const width of whole ? WIDTHS : []) {
+      set(`${width}px`, 1);
       render();
-      let width = root.clientWidth;
-      new ResizeObserver(() => {
-        if (root.clientWidth !== width) {
-          width = root.clientWidth;
-          render();
-        }
-      }).observe(root);
+      const largest = Math.min((innerWidth - 40) / width, (innerHeight - 80) / stage.offsetHeight);
+      if (largest > zoom) [best, zoom] = [width, largest];
+    }
+    whole ? set(`${best}px`, Math.max(1, zoom)) : set("", "");
+    render();
+  }
+
+  /** Reset, copy the address, whole screen. */
+  function tools(root) {
+    const bar = LR.html("div", { class: "lr-tools" });
+    LR.button(bar, "Reset", () => {
+      mount(root, new URLSearchParams());
+      if (document.fullscreenElement === root) fit(root);
+      history.replaceState(history.state, "", location.href.split("#")[0]);
+    });
+    const link = LR.button(bar, "Copy link", () => copy(location.href.split("#")[0] + present(root), link, bar));
+    link.title = "Copy the address of this page with the present setting";
+    if (document.fullscreenEnabled) {
+      const whole = LR.button(bar, "Full screen", () => {
+        document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen();
+      });
+      root.addEventListener("fullscreenchange", () => {
+        whole.textContent = document.fullscreenElement === root ? "Leave full screen" : "Full screen";
+      });
+    }
+    return bar;
+  }
+
+  /** Copy a text and say so on the button; where the clipboard is closed, select it. */
+  async function copy(text, button, host) {
+    const label = button.textContent;
+    const done = () => {
+      button.textContent = "Copied";
+      setTimeout(() => (button.textContent = label), 1500);
+    };
+    try {
+      await navigator.clipboard.writeText(text);
+      done();
+    } catch {
+      const box = LR.html("textarea", { class: "lr-copied", "aria-hidden": "true" });
+      box.value = text;
+      host.append(box);
+      box.select();
+      if (document.execCommand("copy")) done();
+      box.remove();
     }
   }
 
@@ -64,9 +173,9 @@ removed. Formulas lie in LR.formulas, so that tests can compare them with lrlib.
   let count = 0;
   const fresh = () => `lr-control-${count++}`;
 
-  /** A labelled slider; options: label, min, max, value, step, log, digits, show. Its .value can be read and set. */
+  /** A labelled slider; options: key, label, min, max, value, step, log, digits, show. Its .value can be read and set. */
   LR.slider = (host, options, changed) => {
-    const { label, min, max, step = 0.001, log = false, digits = 3, show = (x) => LR.show(x, digits) } = options;
+    const { key, label, min, max, step = 0.001, log = false, digits = 3, show = (x) => LR.show(x, digits) } = options;
     const id = fresh();
     const input = LR.html("input", { type: "range", id, min: log ? 0 : min, max: log ? STOPS : max, step: log ? 1 : step });
     const output = LR.html("output", { for: id });
@@ -93,28 +202,29 @@ removed. Formulas lie in LR.formulas, so that tests can compare them with lrlib.
       name();
       changed();
     });
-    control.value = options.value;
     host.append(box);
+    control.value = LR.state(box, key, options.value, () => current);
     return control;
   };
 
   /** A labelled choice among [value, text] pairs. */
-  LR.select = (host, { label, choices, value }, changed) => {
+  LR.select = (host, { key, label, choices, value }, changed) => {
     const id = fresh();
     const input = LR.html("select", { id }, ...choices.map(([key, text]) => LR.html("option", { value: key }, text)));
-    input.value = value;
     input.addEventListener("change", changed);
     const box = LR.html("div", { class: "lr-select" }, LR.html("label", { for: id }, label), input);
     host.append(box);
+    const wanted = LR.state(box, key, value, () => input.value);
+    input.value = choices.some(([known]) => known === wanted) ? wanted : value;
     return { box, input, get value() { return input.value; }, set value(key) { input.value = key; } };
   };
 
-  LR.checkbox = (host, { label, value = false }, changed) => {
+  LR.checkbox = (host, { key, label, value = false }, changed) => {
     const id = fresh();
     const input = LR.html("input", { type: "checkbox", id });
-    input.checked = value;
     input.addEventListener("change", changed);
     host.append(LR.html("div", { class: "lr-checkbox" }, input, LR.html("label", { for: id }, label)));
+    input.checked = LR.state(input, key, value, () => input.checked);
     return { input, get value() { return input.checked; }, set value(on) { input.checked = on; } };
   };
 
@@ -178,12 +288,13 @@ removed. Formulas lie in LR.formulas, so that tests can compare them with lrlib.
     const clip = fresh();
     const plot = { box, svg };
     plot.begin = ({ x, y, label = title }) => {
-      const width = Math.max(240, box.clientWidth || 320);
+      const larger = of(box).stage.clientWidth >= ROOMY ? 1.15 : 1;
+      const width = Math.max(240, (box.clientWidth || 320) / larger);
       const [right, top, bottom] = [12, 10, x.label ? 42 : 24];
       const X = (plot.X = scale(x, left, width - right));
       const Y = (plot.Y = scale(y, height - bottom, top));
       svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-      svg.setAttribute("height", height);
+      svg.setAttribute("height", height * larger);
       svg.setAttribute("aria-label", label);
       const inside = { x: left, y: top, width: width - left - right, height: height - top - bottom };
       const back = LR.svg("g", { "aria-hidden": "true" });
@@ -234,6 +345,11 @@ removed. Formulas lie in LR.formulas, so that tests can compare them with lrlib.
             }
           });
         },
+        /** Many small dots, as one path. */
+        cloud(xs, ys, css) {
+          const path = xs.map((value, k) => `M${X(value).toFixed(1)} ${Y(ys[k]).toFixed(1)}h0`).join("");
+          layer.append(LR.svg("path", { class: `lr-line lr-cloud ${css}`, d: path }));
+        },
         vertical(value, css) {
           layer.append(LR.svg("line", { class: `lr-line ${css}`, x1: X(value), x2: X(value), y1: top, y2: height - bottom }));
         },
@@ -256,6 +372,24 @@ removed. Formulas lie in LR.formulas, so that tests can compare them with lrlib.
     return plot;
   };
 
+  /** Follow a pointer from where it goes down on the target until it is lifted. */
+  LR.drag = (target, follow, ended = () => {}) => {
+    target.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
+      event.preventDefault();
+      const same = (next) => next.pointerId === event.pointerId;
+      const move = (next) => same(next) && follow(next);
+      const end = (next) => {
+        if (!same(next)) return;
+        window.removeEventListener("pointermove", move);
+        for (const last of ["pointerup", "pointercancel"]) window.removeEventListener(last, end);
+        ended();
+      };
+      window.addEventListener("pointermove", move);
+      for (const last of ["pointerup", "pointercancel"]) window.addEventListener(last, end);
+    });
+  };
+
   /** A point that is dragged by pointer or moved by the arrow keys; moved(x, y) gets data coordinates. */
   LR.handle = (plot, { label, x, y, text, nudge }, moved) => {
     const at = { transform: `translate(${plot.X(x)} ${plot.Y(y)})` };
@@ -269,20 +403,9 @@ removed. Formulas lie in LR.formulas, so that tests can compare them with lrlib.
       moved(x + move[0] * nudge[0], y + move[1] * nudge[1]);
       plot.svg.querySelector(".lr-handle").focus();
     });
-    handle.addEventListener("pointerdown", (event) => {
-      event.preventDefault();
-      handle.focus();
-      const follow = (next) => moved(...plot.at(next));
-      const end = () => {
-        window.removeEventListener("pointermove", follow);
-        window.removeEventListener("pointerup", end);
-        window.removeEventListener("pointercancel", end);
-        plot.svg.querySelector(".lr-handle").focus();
-      };
-      window.addEventListener("pointermove", follow);
-      window.addEventListener("pointerup", end);
-      window.addEventListener("pointercancel", end);
-    });
+    // Without this a finger on the handle pans the page; touch-action has no effect on a <g>.
+    handle.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
+    LR.drag(handle, (event) => moved(...plot.at(event)), () => plot.svg.querySelector(".lr-handle").focus());
     plot.svg.setAttribute("role", "group");
     return handle;
   };
@@ -292,21 +415,7 @@ removed. Formulas lie in LR.formulas, so that tests can compare them with lrlib.
     const code = LR.html("code", {});
     const button = LR.html("button", { type: "button", class: "lr-button" }, "Copy");
     button.setAttribute("aria-label", `Copy the ${label} line`);
-    button.addEventListener("click", async () => {
-      const done = () => {
-        button.textContent = "Copied";
-        setTimeout(() => (button.textContent = "Copy"), 1500);
-      };
-      try {
-        await navigator.clipboard.writeText(code.textContent);
-        done();
-      } catch {
-        const selection = getSelection();
-        selection.selectAllChildren(code);
-        if (document.execCommand("copy")) done();
-        else button.textContent = "Selected: press Ctrl+C";
-      }
-    });
+    button.addEventListener("click", () => copy(code.textContent, button, button.parentElement));
     host.append(
       LR.html("div", { class: "lr-code" },
         LR.html("div", { class: "lr-code-head" }, LR.html("span", {}, label), button),

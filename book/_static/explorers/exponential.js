@@ -60,10 +60,10 @@
     const controls = LR.html("div", { class: "lr-controls" });
     const plots = LR.html("div", { class: "lr-plots" });
     root.append(controls, plots);
-    const lr = LR.slider(controls, { label: "rate η", min: 0.01, max: 1, log: true, value: 0.1 }, changed);
-    const decay = LR.slider(controls, { label: "weight decay λ", min: 1e-4, max: 0.5, log: true, value: 0.02 }, changed);
-    const momentum = LR.slider(controls, { label: "momentum β", min: 0, max: 0.95, step: 0.01, value: 0.8 }, changed);
-    const start = LR.checkbox(controls, { label: "start the momentum as the theorem asks", value: true }, changed);
+    const lr = LR.slider(controls, { key: "rate", label: "rate η", min: 0.01, max: 1, log: true, value: 0.1 }, changed);
+    const decay = LR.slider(controls, { key: "decay", label: "weight decay λ", min: 1e-4, max: 0.5, log: true, value: 0.02 }, changed);
+    const momentum = LR.slider(controls, { key: "momentum", label: "momentum β", min: 0, max: 0.95, step: 0.01, value: 0.8 }, changed);
+    const start = LR.checkbox(controls, { key: "start", label: "start the momentum as the theorem asks", value: true }, changed);
     LR.button(controls, "η 0.1, λ 5e-4, β 0.9", () => {
       [lr.value, decay.value, momentum.value] = [0.1, 5e-4, 0.9];
       render();

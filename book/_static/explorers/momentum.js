@@ -1,4 +1,4 @@
-/* Momentum and rate: the spectral radius of a step, the stability region, and the path of one coordinate. */
+/* Momentum and rate: the spectral radius of a step, the regimes of damping, and the path in a valley. */
 (function () {
   "use strict";
   const STEPS = 80;
@@ -21,6 +21,17 @@
       }
       return theta;
     },
+    /** What the error of a direction does in the long run, by the roots; critical within `near` of a double root. */
+    regime(a, beta, near = 0) {
+      const [lower, upper] = [(1 - Math.sqrt(beta)) ** 2, (1 + Math.sqrt(beta)) ** 2];
+      if (a === 0) return "at rest";
+      if (a >= 2 * (1 + beta)) return "unstable";
+      if (Math.abs(a - lower) <= near * lower) return "critical";
+      if (a < lower) return "over-damped";
+      return a < upper ? "under-damped" : "flipping";
+    },
+    /** The momentum at which a direction is critically damped, for ηh from 0 to 1. */
+    critical: (a) => (1 - Math.sqrt(a)) ** 2,
     /** The best rate and momentum together, and their factor per step. */
     best(low, high) {
       const [p, q] = [Math.sqrt(low), Math.sqrt(high)];
@@ -39,22 +50,35 @@
     return [20 + 215 * s, 60 + 180 * s, 120 + 125 * s];
   }
 
+  const WORDS = {
+    "at rest": "does not move", "over-damped": "is over-damped: it creeps in", critical: "is critically damped: the fastest fall without a swing",
+    "under-damped": "is under-damped: it swings past and comes back", flipping: "flips its sign at every step", unstable: "diverges",
+  };
+  const NEAR = 0.02; // how close to the double root counts as critical here
+  const START = [-2.2, 1];
+
   LR.explorer("momentum", (root) => {
     const changed = () => render();
     const controls = LR.html("div", { class: "lr-controls" });
     const plots = LR.html("div", { class: "lr-plots" });
-    root.append(controls, plots);
-    const a = LR.slider(controls, { label: "rate × curvature ηh", min: 0, max: WIDEST, step: 0.01, value: 1.6 }, changed);
-    const beta = LR.slider(controls, { label: "momentum β", min: 0, max: 0.999, step: 0.001, value: 0.6 }, changed);
-    const kappa = LR.slider(controls, { label: "condition number κ", min: 1, max: 1000, log: true, value: 25 }, changed);
+    const below = LR.html("div", { class: "lr-plots lr-one" });
+    root.append(controls, plots, below);
+    const a = LR.slider(controls, { key: "a", label: "rate × curvature ηh", min: 0, max: WIDEST, step: 0.01, value: 1.6 }, changed);
+    const beta = LR.slider(controls, { key: "momentum", label: "momentum β", min: 0, max: 0.999, step: 0.001, value: 0.6 }, changed);
+    const kappa = LR.slider(controls, { key: "condition", label: "condition number κ", min: 1, max: 1000, log: true, value: 25 }, changed);
     LR.button(controls, "Best for this κ", () => {
       const [rate, momentum] = formulas.best(1 / kappa.value, 1);
       a.value = rate;
       beta.value = momentum;
       render();
     });
-    const map = LR.plot(plots, { title: "Factor per step: drag the point", height: 300 });
-    const curve = LR.plot(plots, { title: "Distance from the minimum", height: 300, left: 46 });
+    LR.button(controls, "Critical for the flattest", () => {
+      beta.value = formulas.critical(Math.min(1, a.value / kappa.value));
+      render();
+    });
+    const map = LR.plot(plots, { title: "Factor per step: drag the point", height: 290 });
+    const valley = LR.plot(plots, { title: "Path in the valley", height: 290, left: 46 });
+    const curve = LR.plot(below, { title: "Each direction's distance from the minimum", height: 210, left: 46 });
     const readout = LR.readout(root);
     const picture = document.createElement("canvas");
     [picture.width, picture.height] = [220, 120];
@@ -71,6 +95,7 @@
     function render() {
       const [x, b, k] = [a.value, beta.value, kappa.value];
       const radii = [formulas.radius(x, b), formulas.radius(x / k, b)];
+      const regimes = [formulas.regime(x, b, NEAR), formulas.regime(x / k, b, NEAR)];
       let draw = map.begin({
         x: { min: 0, max: WIDEST, label: "ηh" }, y: { min: 0, max: 1, label: "momentum β" },
         label: `The stability region: ηh below 2(1 + β). The point is at ηh = ${LR.show(x)}, β = ${LR.show(b)}.`,
@@ -82,11 +107,15 @@
       draw.line(betas.map((v) => 2 * (1 + v)), betas, "lr-on-map lr-thick");
       draw.line(betas.map((v) => (1 - Math.sqrt(v)) ** 2), betas, "lr-on-map lr-dashed");
       draw.line(betas.map((v) => (1 + Math.sqrt(v)) ** 2), betas, "lr-on-map lr-dashed");
+      draw.note(0, 0.03, "over-damped", "lr-map-text", "start", 4, 0);
+      draw.note(1.15, 0.86, "under-damped", "lr-map-text", "start", 0, 0);
+      draw.note(1.42, 0.03, "flips", "lr-map-text", "start", 0, 0);
+      draw.note(3.15, 0.2, "diverges", "lr-map-text", "start", 0, 0);
       draw.line([x / k, x], [b, b], "lr-on-map");
       draw.dots([x / k], [b], "lr-on-map-dot", 5);
       draw.front.append(LR.handle(map, {
         label: "Rate times curvature, and momentum", x, y: b, nudge: [0.05, 0.02],
-        text: `ηh ${LR.show(x)}, momentum ${LR.show(b)}, factor ${LR.show(radii[0])}`,
+        text: `ηh ${LR.show(x)}, momentum ${LR.show(b)}, factor ${LR.show(radii[0])}, ${regimes[0]}`,
       }, (p, q) => {
         a.value = LR.round(Math.min(WIDEST, Math.max(0, p)), 3);
         beta.value = LR.round(Math.min(0.999, Math.max(0, q)), 3);
@@ -95,19 +124,34 @@
 
       const steep = formulas.path(1, x, b, STEPS);
       const flat = formulas.path(1, x / k, b, STEPS);
+      draw = valley.begin({
+        x: { min: -2.6, max: 2.6, label: "flattest direction" }, y: { min: -1.4, max: 1.4, label: "steepest direction" },
+        label: `Contours of a valley ${LR.show(k)} times steeper across than along, with the path of ${STEPS} steps.`,
+      });
+      for (let level = 1; level <= 8; level++) {
+        const across = 0.22 * level;
+        draw.layer.append(LR.svg("ellipse", {
+          class: "lr-contour", cx: draw.X(0), cy: draw.Y(0),
+          rx: draw.X(across * Math.sqrt(k)) - draw.X(0), ry: draw.Y(0) - draw.Y(across),
+        }));
+      }
+      const [xs, ys] = [flat.map((value) => START[0] * value), steep.map((value) => START[1] * value)];
+      draw.line(xs, ys, "lr-c1");
+      draw.dots(xs, ys, "lr-c1", 2.5);
+      draw.dots(xs.slice(0, 1), ys, "lr-c2", 5);
+
       draw = curve.begin({
         x: { min: 0, max: STEPS, label: "step t" }, y: { min: -1.5, max: 1.5, label: "θ" },
-        label: `Distance from the minimum over ${STEPS} steps in the steepest and the flattest direction.`,
+        label: `Distance from the minimum over ${STEPS} steps: the steepest direction is ${regimes[0]}, the flattest ${regimes[1]}.`,
       });
       draw.line(LR.range(STEPS + 1), flat, "lr-c2 lr-dashed");
       draw.line(LR.range(STEPS + 1), steep, "lr-c1");
       draw.note(STEPS, 1.5, "solid: steepest, dashed: flattest", "", "end", -4, 14);
 
       const worst = Math.max(...radii);
-      const regime = radii[0] >= 1 ? "diverges" : (1 + b - x) ** 2 < 4 * b ? "spirals in" : x > 1 + b ? "flips its sign" : "creeps in";
       readout.textContent =
-        `The steepest direction ${regime}: its error shrinks by a factor of ${LR.show(radii[0])} a step in the long run, that of the ` +
-        `flattest by ${LR.show(radii[1])}. Together: ` +
+        `The steepest direction ${WORDS[regimes[0]]} (factor ${LR.show(radii[0])} a step). The flattest ${WORDS[regimes[1]]} ` +
+        `(${LR.show(radii[1])}). Together: ` +
         (worst < 1 ? `${LR.show(Math.log(10) / -Math.log(worst))} steps for each digit. ` : "no convergence. ") +
         `Stable below ηh = 2(1 + β) = ${LR.show(2 * (1 + b))}.`;
     }

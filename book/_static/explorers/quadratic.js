@@ -20,14 +20,14 @@
   });
 
   LR.explorer("quadratic", (root) => {
-    const start = [-2, 0.8];
+    const start = [LR.state(root, "x", -2, () => start[0]), LR.state(root, "y", 0.8, () => start[1])];
     const changed = () => render();
     const controls = LR.html("div", { class: "lr-controls" });
     const plots = LR.html("div", { class: "lr-plots" });
     root.append(controls, plots);
-    const rate = LR.slider(controls, { label: "rate η", min: 0, max: 1, step: 0.002, value: 0.17 }, changed);
-    const high = LR.slider(controls, { label: "steepest curvature h_max", min: 1, max: 20, step: 0.1, value: 10 }, changed);
-    const low = LR.slider(controls, { label: "flattest curvature h_min", min: 0.05, max: 1, step: 0.01, value: 0.5 }, changed);
+    const rate = LR.slider(controls, { key: "rate", label: "rate η", min: 0, max: 1, step: 0.002, value: 0.17 }, changed);
+    const high = LR.slider(controls, { key: "high", label: "steepest curvature h_max", min: 1, max: 20, step: 0.1, value: 10 }, changed);
+    const low = LR.slider(controls, { key: "low", label: "flattest curvature h_min", min: 0.05, max: 1, step: 0.01, value: 0.5 }, changed);
     LR.button(controls, "Best constant rate", () => {
       rate.value = formulas.best(low.value, high.value)[0];
       render();
@@ -38,19 +38,12 @@
     const readout = LR.readout(root);
 
     strip.svg.classList.add("lr-drag-x");
-    strip.svg.addEventListener("pointerdown", (event) => {
-      const follow = (next) => {
-        rate.value = LR.round(strip.at(next)[0], 3);
-        render();
-      };
-      const end = () => {
-        window.removeEventListener("pointermove", follow);
-        window.removeEventListener("pointerup", end);
-      };
-      window.addEventListener("pointermove", follow);
-      window.addEventListener("pointerup", end);
-      follow(event);
-    });
+    const follow = (event) => {
+      rate.value = LR.round(strip.at(event)[0], 3);
+      render();
+    };
+    strip.svg.addEventListener("pointerdown", follow);
+    LR.drag(strip.svg, follow);
 
     function render() {
       const [h, l, eta] = [high.value, low.value, rate.value];

@@ -106,14 +106,14 @@
     const plots = LR.html("div", { class: "lr-plots" });
     root.append(controls, plots);
     const names = Object.keys(LR.pictures);
-    const choose = LR.select(controls, { label: "picture", value: names[0], choices: names.map((name) => [name, name.replaceAll("_", " ")]) }, () => load(LR.pictures[choose.value], `data/images/${choose.value}.png`));
+    const choose = LR.select(controls, { key: "picture", label: "picture", value: names[0], choices: names.map((name) => [name, name.replaceAll("_", " ")]) }, () => load(LR.pictures[choose.value], `data/images/${choose.value}.png`));
     const file = LR.html("input", { type: "file", accept: "image/*", id: "lr-scanner-file" });
     controls.append(LR.html("div", { class: "lr-select" }, LR.html("label", { for: "lr-scanner-file" }, "or your own: choose a file, or drop one on the picture"), file));
-    const steps = LR.slider(controls, { label: "number of steps T", min: 50, max: 3000, step: 10, value: 900 }, () => scan());
-    const low = LR.slider(controls, { label: "rate of black, base_lr", min: 1e-6, max: 1e-3, log: true, value: 1e-5 }, () => scan());
-    const high = LR.slider(controls, { label: "rate of white, max_lr", min: 1e-3, max: 1, log: true, value: 1e-2 }, () => scan());
-    const order = LR.select(controls, { label: "order", value: "rows", choices: [["rows", "row by row"], ["boustrophedon", "to and fro"], ["columns", "column by column"]] }, () => scan());
-    const at = LR.slider(controls, { label: "step t", min: 0, max: 3000, step: 1, value: 0, digits: 5 }, () => render());
+    const steps = LR.slider(controls, { key: "steps", label: "number of steps T", min: 50, max: 3000, step: 10, value: 900 }, () => scan());
+    const low = LR.slider(controls, { key: "low", label: "rate of black, base_lr", min: 1e-6, max: 1e-3, log: true, value: 1e-5 }, () => scan());
+    const high = LR.slider(controls, { key: "high", label: "rate of white, max_lr", min: 1e-3, max: 1, log: true, value: 1e-2 }, () => scan());
+    const order = LR.select(controls, { key: "order", label: "order", value: "rows", choices: [["rows", "row by row"], ["boustrophedon", "to and fro"], ["columns", "column by column"]] }, () => scan());
+    const at = LR.slider(controls, { key: "step", label: "step t", min: 0, max: 3000, step: 1, value: 3000, digits: 5 }, () => render());
     const play = LR.button(controls, "Scan", () => (timer ? stop() : start()));
     const canvas = LR.html("canvas", { class: "lr-picture", role: "img", "aria-label": "The picture, shrunk" });
     const left = LR.html("div", { class: "lr-plot-box" }, LR.html("div", { class: "lr-plot-title" }, "The picture as it is read"), canvas);
@@ -161,7 +161,7 @@
       }
       scanned = formulas.scan(picture.rgb, picture.size, count, low.value, high.value, order.value);
       at.input.max = count - 1;
-      at.value = count - 1;
+      at.value = Math.min(at.value, count - 1);
       render();
     }
     function start() {
@@ -183,7 +183,7 @@
       play.textContent = "Scan";
     }
     function render() {
-      if (!scanned) return picture ? undefined : load(LR.pictures[names[0]], `data/images/${names[0]}.png`);
+      if (!scanned) return picture ? undefined : load(LR.pictures[choose.value], `data/images/${choose.value}.png`);
       const { size: [width, height], planes, places, values, rates } = scanned;
       const t = Math.min(at.value, rates.length - 1);
       const pixel = Math.min(t, values.length - 1);

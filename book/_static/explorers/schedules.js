@@ -170,8 +170,8 @@
     const formula = LR.html("div", { class: "lr-formula math tex2jax_process", tabindex: 0, role: "region", "aria-label": "Formula" });
     const plots = LR.html("div", { class: "lr-plots lr-one" });
     root.append(pick, formula, controls, plots);
-    const choose = LR.select(pick, { label: "schedule", value: "cosine", choices: Object.entries(schedules).map(([name, s]) => [name, s.text]) }, () => build());
-    const log = LR.checkbox(pick, { label: "logarithmic rate axis" }, () => render());
+    const choose = LR.select(pick, { key: "schedule", label: "schedule", value: "cosine", choices: Object.entries(schedules).map(([name, s]) => [name, s.text]) }, () => build());
+    const log = LR.checkbox(pick, { key: "log", label: "logarithmic rate axis" }, () => render());
     const plot = LR.plot(plots, { title: "", height: 260, left: 60 });
     const readout = LR.readout(root);
     const lines = { lrlib: LR.code(root, "lrlib"), torch: LR.code(root, "PyTorch") };
@@ -182,7 +182,7 @@
       controls.replaceChildren();
       sliders = {};
       for (const [name, settings] of Object.entries(schedule.parameters)) {
-        const options = settings.ofPeak ? { ...settings, show: (share) => LR.show(lowest(share)) } : settings;
+        const options = settings.ofPeak ? { key: name, ...settings, show: (share) => LR.show(lowest(share)) } : { key: name, ...settings };
         sliders[name] = (settings.choices ? LR.select : LR.slider)(controls, options, () => render());
       }
       formula.textContent = `\\[${schedule.tex}\\]`;

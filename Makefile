@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 
 notebooks_given = $(if $(CHAPTERS),$(foreach c,$(CHAPTERS),book/$(c:book/%=%)$(if $(filter %.ipynb,$(c)),,.ipynb)),$(wildcard book/*.ipynb))
 
-.PHONY: help book pdf notebooks test full bench serve clean environment
+.PHONY: help book pdf notebooks test fix full bench serve clean environment
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ notebooks: environment ## execute the chapters at tour scale and store their out
 test: environment ## run every test, doctest and notebook, in parallel over the cores
 	@$(PY) -m pytest --nbval -n $(JOBS) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
+fix: environment ## format and lint everything, notebooks included, and mend what can be mended
+	@$(PY) -m ruff check --quiet --fix . ; found=$$?; $(PY) -m ruff format . ; exit $$found
+
 full: environment ## run the chapters at full scale and write data/records (CHAPTERS="annealing ...")
 	@$(PY) -m lrlib.records $(notebooks_given)
 
@@ -37,7 +40,7 @@ serve: book ## serve the built book on 127.0.0.1 (PORT=8000)
 	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
 clean: ## remove .venv, _build and caches
-	rm -rf .venv _build .pytest_cache .ruff_cache .hypothesis lrlib.egg-info .jupyter_cache
+	rm -rf .venv _build .pytest_cache .ruff_cache .mypy_cache .hypothesis lrlib.egg-info .jupyter_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -type d -not -path './.git/*' -prune -exec rm -rf {} +
 

@@ -1,4 +1,7 @@
-"""Settings for every test: tour scale, one thread a worker, no windows, long notebooks first."""
+"""Settings for every test: tour scale, one thread a worker, no windows, long notebooks first.
+
+`pytest --package` runs what needs neither the book nor its tools: the tests and doctests of lrlib.
+"""
 
 import os
 from collections import defaultdict
@@ -16,6 +19,22 @@ import matplotlib  # noqa: E402
 
 matplotlib.use("Agg")
 
+OF_THE_BOOK = (
+    "test_book",
+    "test_book_html",
+    "test_browser",
+    "test_chapter_line",
+    "test_explorers",
+    "test_notebooks",
+    "test_pdf",
+    "test_pins",
+    "test_previews",
+    "test_project",
+    "test_rosetta",
+    "test_sizes",
+    "test_style",
+    "test_types",
+)
 SECONDS = "lrlib/seconds"
 _seconds: dict[str, float] = defaultdict(float)
 
@@ -24,6 +43,18 @@ def _file(nodeid: str) -> str:
     """The file of a test; nbval writes that of a cell as book/annealing::ipynb::Cell 0."""
     name, *rest = nodeid.split("::")
     return f"{name}.ipynb" if rest[:1] == ["ipynb"] else name
+
+
+def pytest_addoption(parser):
+    parser.addoption("--package", action="store_true", help="only the tests and doctests of lrlib")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """With --package, what needs the book or its tools is not even imported."""
+    top = collection_path.relative_to(config.rootpath).parts[:1]
+    outside = top and top[0] not in ("lrlib", "tests", "conftest.py")
+    of_the_book = collection_path.stem in (*OF_THE_BOOK, "browser", "notebook_checks")
+    return True if config.getoption("package") and (outside or of_the_book) else None
 
 
 def pytest_collection_modifyitems(config, items):

@@ -1,0 +1,109 @@
+"""What a newcomer meets first: citation, forms, workflows, and links that lead to a project and not to a registry."""
+
+import json
+import re
+import runpy
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("book/*.md"), *ROOT.glob("book/*.ipynb"), *ROOT.glob("lrlib/*.py")]
+REGISTRIES = re.compile(r"//(?:[\w-]+\.)*(pypi|pythonhosted|anaconda|npmjs|unpkg|jsdelivr)\.")
+AUTHORS = "The Learning Rate authors"
+
+
+def load(path):
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def citation_problems(citation):
+    """What the format 1.2.0 asks of a file that this one lacks."""
+    problems = [
+        f"{key} is missing"
+        for key in ("cff-version", "message", "title", "authors", "version")
+        if not citation.get(key)
+    ]
+    names = {"name", "family-names", "given-names", "alias"}
+    problems += [f"{author} has no name" for author in citation.get("authors") or () if not names & set(author)]
+    if citation.get("type") not in (None, "software", "dataset"):
+        problems.append(f"type is {citation['type']}, not software or dataset")
+    if str(citation.get("cff-version")) != "1.2.0":
+        problems.append(f"cff-version is {citation.get('cff-version')}, not 1.2.0")
+    return problems
+
+
+def test_the_citation_is_whole_and_agrees_with_the_package(project):
+    citation = load(ROOT / "CITATION.cff")
+    assert citation_problems(citation) == []
+    assert citation["version"] == project["version"]
+    assert [author["name"] for author in citation["authors"]] == [AUTHORS]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("authors", []), ("authors", [{"email": "a@b"}]), ("message", ""), ("type", "book"), ("cff-version", "1.1.0")],
+)
+def test_a_citation_that_lacks_something_is_found(key, value):
+    assert len(citation_problems(load(ROOT / "CITATION.cff") | {key: value})) == 1
+
+
+def test_the_authors_are_named_everywhere(project):
+    assert load(ROOT / "_config.yml")["author"] == AUTHORS
+    assert project["authors"] == [{"name": AUTHORS}]
+
+
+@pytest.mark.parametrize("path", [form for form in FORMS if form.stem != "config"], ids=lambda path: path.stem)
+def test_a_form_has_what_github_asks_for(path):
+    form = load(path)
+    assert {"name", "description", "body"} <= set(form)
+    ids = [field["id"] for field in form["body"]]
+    assert len(ids) == len(set(ids))
+    assert all(field["type"] in ("input", "textarea") and field["attributes"]["label"] for field in form["body"])
+    assert any(field.get("validations", {}).get("required") for field in form["body"])
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_says_what_runs_where_and_for_how_long(path):
+    for job in load(path)["jobs"].values():
+        assert {"runs-on", "timeout-minutes", "steps"} <= set(job)
+        assert all(set(step) & {"uses", "run"} for step in job["steps"])
+
+
+def test_ci_runs_every_python_from_the_lowest_allowed_on(project):
+    matrix = load(ROOT / ".github" / "workflows" / "test.yml")["jobs"]["package"]["strategy"]["matrix"]
+    assert project["requires-python"] == f">={matrix['python'][0]}"
+    assert {"ubuntu-latest", "macos-latest", "windows-latest"} == set(matrix["os"])
+
+
+def test_the_tests_of_the_book_are_those_that_package_leaves_out():
+    names = {path.stem for path in (ROOT / "tests").glob("test_*.py")}
+    of_the_book = set(runpy.run_path(str(ROOT / "conftest.py"))["OF_THE_BOOK"])
+    assert of_the_book <= names
+    tools = {path.stem for path in (ROOT / "tools").glob("*.py")} - {"draw_pictures"}
+    for name in names - of_the_book:
+        text = (ROOT / "tests" / f"{name}.py").read_text(encoding="utf-8")
+        assert not set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE)) & tools, name
+
+
+@pytest.mark.parametrize("host", ["pypi.", "files.pythonhosted.", "conda.anaconda.", "www.npmjs."])
+def test_a_link_to_a_registry_is_found(host):
+    assert REGISTRIES.search(f"see [x](https://{host}example/project/x)")
+    assert not REGISTRIES.search(f"see https://x.readthedocs.io, on {host}example")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_to_a_project_and_not_to_a_registry(path):
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
+    assert REGISTRIES.findall(text) == []

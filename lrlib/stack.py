@@ -6,14 +6,14 @@ depends on another's parameters, one backward pass through their sum gives every
 .. math:: \nabla_{\theta_r} \sum_q L_q(\theta_q) = \nabla_{\theta_r} L_r(\theta_r).
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.nn import functional as F
-from torch.nn.utils.parametrize import type_before_parametrizations
+
+from lrlib.architecture import alike, called, copied
 
 __all__ = ["Stack"]
 
@@ -59,10 +59,12 @@ class Stack(nn.Module):
         models = list(models)
         if not models:
             raise ValueError("models: must be at least one")
-        architecture = _architecture(models[0])
         for k, model in enumerate(models):
-            if _architecture(model) != architecture:
+            if not alike(models[0], model):
                 raise ValueError(f"models[{k}]: differs from models[0] in structure or settings, must be the same")
+            memory = [p.data_ptr() for p in model.parameters() if p.numel()]
+            if len(set(memory)) < len(memory):
+                raise ValueError(f"models[{k}]: has different parameters in one memory, must be one parameter")
         self.size = len(models)
         trained = [{name: p for name, p in model.named_parameters() if p.requires_grad} for model in models]
         fixed = [
@@ -76,7 +78,7 @@ class Stack(nn.Module):
         self.weights = nn.ParameterList([torch.stack([part[n].detach() for part in trained]) for n in self.names])
         for k, name in enumerate(self._fixed_names):
             self.register_buffer(f"fixed{k}", torch.stack([part[name].detach() for part in fixed]))
-        self._template = [copy.deepcopy(models[0])]  # in a list, so that it is no submodule
+        self._template = [copied(models[0])]  # in a list, so that it is no submodule
         self._layers = _layers(self.template)
         self.train(models[0].training)
 
@@ -95,7 +97,7 @@ class Stack(nn.Module):
             ValueError: the forward pass puts new tensors in the place of buffers, which a stack would lose.
         """
         if self._layers is None:
-            model = copy.deepcopy(self.template)
+            model = copied(self.template)
             before = {name: id(tensor) for name, tensor in model.named_buffers()}
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 model.train()(x)
@@ -116,7 +118,7 @@ class Stack(nn.Module):
             template.train(self.training)
 
         def one(tensors, x):
-            return functional_call(template, tensors, (x,))
+            return called(template, tensors, x)
 
         if len(x) == 1:
             return vmap(one, in_dims=(0, None))(self.tensors(), x[0])
@@ -210,24 +212,6 @@ class Stack(nn.Module):
         return out.view_as(h)
 
 
-def _architecture(model: nn.Module) -> list:
-    """What two modules must share to be replicas of each other, besides the shapes of their tensors."""
-    plain = (bool, int, float, str, type(None), tuple, torch.dtype)
-
-    def settings(module: nn.Module) -> list:
-        found = {name: value for name, value in vars(module).items() if name != "training"}
-        return [
-            (name, value if isinstance(value, plain) else getattr(value, "__code__", id(value)))
-            for name, value in found.items()
-            if isinstance(value, plain) or callable(value)
-        ]
-
-    modules = model.named_modules(remove_duplicate=False)
-    return [
-        (name, type_before_parametrizations(module), module.extra_repr(), settings(module)) for name, module in modules
-    ]
-
-
 def _layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:
     """The named layers after Flatten of a multilayer perceptron; None for any other model."""
     if type(model) is not nn.Sequential or not len(model):
@@ -239,7 +223,8 @@ def _layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:
     if type(layers[0][1]) is not nn.Linear or any(type(layer) not in known for _, layer in layers):
         return None
     unshared = len(list(model.named_modules(remove_duplicate=False))) == len(layers) + 2 == len(set(model.modules()))
-    hooked = any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    hooked = any(getattr(module, kind) for module in model.modules() for kind in kinds)
     tied = len(list(model.parameters())) < sum(1 for _ in model.named_parameters(remove_duplicate=False))
     cumulative = any(isinstance(m, nn.BatchNorm1d) and m.track_running_stats and m.momentum is None for _, m in layers)
     fits = all(

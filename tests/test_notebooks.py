@@ -167,6 +167,50 @@ def clear_output(nb):
     nb["cells"][1]["source"] = "from IPython.display import clear_output"
 
 
+def typed_number(nb):
+    nb["cells"][0]["source"] += "\nThe cosine is ahead by 3.7 points."
+
+
+def typed_percentage(nb):
+    nb["cells"][0]["source"] += "\n```{prf:remark}\nIt reaches 94% here.\n```"
+
+
+def number_in_an_alt_text(nb):
+    nb["cells"][2]["metadata"]["mystnb"]["image"]["alt"] += " The red one ends at 0.93."
+
+
+def number_in_a_caption(nb):
+    nb["cells"][2]["metadata"]["mystnb"]["figure"]["caption"] = "Loss, lowest at 2.6e-3."
+
+
+def number_in_a_verdict(nb):
+    nb["cells"].append(code("assert x\nsettle('J1', 'holds' if x else 'corrected', f'{x}, up to 0.31')", count=3))
+
+
+def verdict_without_assertion(nb):
+    nb["cells"] += [code("settle('J1', 'holds' if x else 'corrected', 'It does.')", count=3), code("print(x)", count=4)]
+
+
+def verdict_with_another_assertion(nb):
+    nb["cells"] += [code("assert y\nsettle('J1', 'holds' if x else 'corrected', 'It does.')", count=3)]
+
+
+def verdict_that_is_asserted_too_late(nb):
+    nb["cells"] += [
+        code("settle('J1', 'holds' if x else 'corrected', 'It does.')", count=3),
+        code("assert y", count=4),
+        code("assert x", count=5),
+    ]
+
+
+def typed_verdict(nb):
+    nb["cells"] += [code("settle('J1', 'holds', 'It does.')", count=3), code("assert x", count=4)]
+
+
+def answer_without_assertion(nb):
+    nb["cells"] += [code("settle('H8', 'answered', 'It can.')", count=3)]
+
+
 BREAKS = [
     (unexecuted, checks.executed),
     (unexecuted, checks.in_order),
@@ -196,6 +240,16 @@ BREAKS = [
     (semicolon, checks.no_semicolons),
     (semicolon_at_the_end, checks.no_semicolons),
     (clear_output, checks.no_clear_output),
+    (typed_number, checks.no_typed_numbers),
+    (typed_percentage, checks.no_typed_numbers),
+    (number_in_an_alt_text, checks.no_typed_numbers),
+    (number_in_a_caption, checks.no_typed_numbers),
+    (number_in_a_verdict, checks.no_typed_numbers),
+    (verdict_without_assertion, checks.verdicts_pinned),
+    (verdict_with_another_assertion, checks.verdicts_pinned),
+    (verdict_that_is_asserted_too_late, checks.verdicts_pinned),
+    (typed_verdict, checks.verdicts_pinned),
+    (answer_without_assertion, checks.verdicts_pinned),
 ]
 
 
@@ -215,6 +269,41 @@ def test_each_check_can_fail(spoil, check):
 
 def test_every_check_is_shown_to_fail():
     assert {check for _, check in BREAKS} == set(checks.CHECKS)
+
+
+@pytest.mark.parametrize(
+    "prose",
+    [
+        "A rate of 0.3 is too high.",
+        "At least 80% of the runs end well.",
+        "The limit is $\\eta = 0.75$.",
+        "That limit of 0.75 is sharp: $0.75 = 3/4$.",
+        "Intervals hold 95% of them.",
+        "Page reports 94.1% {cite:p}`page2019`.",
+        "```{exercise}\nTry a momentum of 0.97.\n```",
+        "Set `lr=0.123`, see [there](https://x.org/0.123) and Theorem 4.13, since PyTorch 2.4.",
+        "Three times in 2019.",
+    ],
+)
+def test_a_number_that_is_set_or_asserted_or_cited_may_stand_in_prose(prose):
+    notebook = sound()
+    notebook["cells"][0]["source"] += "\n" + prose
+    notebook["cells"].append(code("rate = 0.3\nassert share > 0.8", count=3))
+    assert checks.no_typed_numbers(notebook) == []
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["ok = low > 0\nassert ok\nsettle('J1', 'holds' if ok else 'corrected', 'So.')"],
+        ["v = 'holds' if low > 0 else 'corrected'\nsettle('J1', v, 'So.')", "plt.show()", "assert low > 0.1"],
+        ["settle('H8', 'answered', 'It can.')", "assert low > 0.1"],
+    ],
+)
+def test_a_verdict_that_is_pinned_passes(cells):
+    notebook = sound()
+    notebook["cells"] += [code(source, count=3 + n) for n, source in enumerate(cells)]
+    assert checks.verdicts_pinned(notebook) == []
 
 
 TOC = {
@@ -257,4 +346,12 @@ def test_toc_and_files_agree():
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_chapter(path):
     notebook = json.loads(path.read_text(encoding="utf-8"))
-    assert all_problems(notebook) == []
+    found = {check: check(notebook) for check in checks.CHECKS}
+    for check, pages in checks.NOT_YET.items():
+        if path.stem in pages:
+            assert found.pop(check), f"{path.stem} meets {check.__name__}: take it off the list NOT_YET"
+    assert [problem for problems in found.values() for problem in problems] == []
+
+
+def test_pages_that_do_not_meet_a_check_yet_exist():
+    assert set().union(*checks.NOT_YET.values()) <= {path.stem for path in CHAPTERS}

@@ -15,7 +15,18 @@ from lrlib import finder, quadratic
 pytestmark = needs_chromium
 
 SCRIPTS = sorted((ROOT / "book" / "_static" / "explorers").glob("*.js"))
-NAMES = ("quadratic", "momentum", "schedules", "range_test", "exponential", "scanner")
+NAMES = (
+    "quadratic",
+    "momentum",
+    "edge_of_stability",
+    "range_test",
+    "finder",
+    "schedules",
+    "exponential",
+    "scanner",
+)
+DRAGGED = ("quadratic", "momentum", "edge_of_stability")
+WIDTHS = (390, 768, 1024, 1280, 1440, 1920)
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 
 
@@ -34,12 +45,19 @@ def url():
     return (built_book() / "book" / "explorers.html").as_uri()
 
 
+def opened(browser, url, width=1280, height=900, **options):
+    """The page at this width, scrolled through as a reader does, so that every explorer has started."""
+    page = browser.new_page(viewport={"width": width, "height": height}, **options)
+    page.goto(url)
+    for name in NAMES:
+        page.locator(f"#explorer-{name}").scroll_into_view_if_needed()
+        page.wait_for_function(f"document.querySelector('#explorer-{name}[data-live] .lr-readout')?.textContent")
+    return page
+
+
 @pytest.fixture(scope="module")
 def page(browser, url):
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.goto(url)
-    page.wait_for_function(f"document.querySelectorAll('.lr-explorer[data-live] .lr-readout').length === {len(NAMES)}")
-    return page
+    return opened(browser, url)
 
 
 def call(page, explorer, formula, cases):
@@ -77,6 +95,74 @@ def test_momentum_is_lrlibs(page, draw):
     curvatures = [sorted(draw.uniform(0.01, 10, 2)) for _ in range(50)]
     bests = call(page, "momentum", "best", curvatures)
     np.testing.assert_allclose(bests, [quadratic.best_momentum(*pair) for pair in curvatures], **CLOSE)
+
+
+def test_momentum_names_the_regime_by_the_roots(page, draw):
+    cases = draw.uniform([0.001, 0.001], [4.4, 0.999], (500, 2)).tolist()
+    seen = set()
+    for (a, beta), told in zip(cases, call(page, "momentum", "regime", cases), strict=True):
+        roots = np.roots([1, -(1 + beta - a), beta])
+        if abs(roots).max() >= 1:
+            expected = "unstable"
+        elif np.iscomplex(roots).any():
+            expected = "under-damped"
+        else:
+            expected = "over-damped" if (roots.real > 0).all() else "flipping"
+        assert told == expected, (a, beta)
+        seen.add(told)
+    assert len(seen) == 4
+    curvatures = draw.uniform(0.01, 0.99, 50)
+    critical = call(page, "momentum", "critical", [[a] for a in curvatures.tolist()])
+    for a, beta in zip(curvatures, critical, strict=True):
+        assert abs(np.diff(np.roots([1, -(1 + beta - a), beta]))).max() < 1e-6
+        assert page.evaluate("([a, b]) => LR.formulas.momentum.regime(a, b, 1e-9)", [a, beta]) == "critical"
+
+
+def test_the_edge_is_descent_by_torch(page, draw):
+    for _ in range(10):
+        rate, pull = float(draw.uniform(0.1, 0.8)), float(draw.uniform(5e-4, 0.01))
+        start = [float(draw.uniform(0.01, 0.3)), float(draw.uniform(0.85, 1.05)) * 2 / rate]
+        told = call(page, "edge_of_stability", "path", [[pull, start, rate, 200]])[0]
+        losses = call(page, "edge_of_stability", "loss", [[pull, point] for point in told])
+        point = torch.tensor(start, dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.SGD([point], lr=rate)
+        for here, loss_here in zip(told, losses, strict=True):
+            np.testing.assert_allclose(here, point.detach().numpy(), rtol=1e-9, atol=1e-12)
+            loss = point[1] * point[0] ** 2 / 2 - pull * point[1]
+            assert loss_here == pytest.approx(loss.item(), rel=1e-9, abs=1e-12)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    x = torch.tensor([0.0, 3.0], dtype=torch.float64)
+    hessian = torch.autograd.functional.hessian(lambda p: p[1] * p[0] ** 2 / 2 - 0.002 * p[1], x)
+    assert torch.linalg.eigvalsh(hessian).max() == x[1]  # on the floor of the valley the sharpness is y
+
+
+def test_the_networks_sharpness_goes_to_the_limit(page):
+    runs = page.evaluate("LR.edge.runs")
+    for run in runs:
+        assert len(run["sharpness"]) == len(run["loss"]) == 101
+        share = np.array(run["sharpness"], float) * run["lr"] / 2
+        assert 0.75 < share[-20:].mean() < 1.15
+        assert run["loss"][-1] < 0.3 * run["loss"][0]
+    assert runs[0]["sharpness"][-1] > 2 * runs[0]["sharpness"][0]
+
+
+def test_the_finders_regret_is_interpolation(page, draw):
+    tasks = page.evaluate("LR.finderTasks")
+    assert len(tasks) >= 4
+    for k, task in enumerate(tasks):
+        sweep = task["sweep"]
+        for form in ("constant", "cosine"):
+            rates = np.exp(draw.uniform(np.log(sweep["lr"][0] / 3), np.log(sweep["lr"][-1] * 3), 30)).tolist()
+            told = page.evaluate(
+                "([k, form, rates]) => rates.map((lr) => LR.formulas.finder.regret(LR.finderTasks[k].sweep, form, lr))",
+                [k, form, rates],
+            )
+            at = np.interp(np.log(rates), np.log(sweep["lr"]), sweep[form])
+            np.testing.assert_allclose(told, max(sweep[form]) - at, rtol=1e-9, atol=1e-9)
+            best = page.evaluate("([k, form]) => LR.formulas.finder.best(LR.finderTasks[k].sweep, form)", [k, form])
+            assert best == [sweep["lr"][int(np.argmax(sweep[form]))], max(sweep[form])]
 
 
 def drawn_values(parameters: dict, draw) -> dict:
@@ -122,17 +208,17 @@ def test_schedules_and_both_their_lines_are_the_curve(page, draw):
 
 
 def test_range_test_rules_are_lrlibs(page):
-    tests = page.evaluate("LR.rangeTests")
+    tests = page.evaluate("[...LR.rangeTests, ...LR.finderTasks]")
     rules = page.evaluate("LR.formulas.range_test.rules")
     assert rules == list(finder.RULES)
     answered = refused = 0
     for k, test in enumerate(tests):
         loss = np.array([[math.nan if x is None else x for x in run] for run in test["loss"]])
-        for s in np.linspace(0, 0.98, 50).round(2).tolist():
+        for s in np.linspace(0, 0.98, 25).round(2).tolist():
             curves = finder.RangeTest(np.array(test["lr"]), loss, np.array(test["initial_loss"]), s)
             told = page.evaluate(
                 "([k, s]) => LR.formulas.range_test.rules.map("
-                "(rule) => LR.formulas.range_test.suggest(LR.rangeTests[k], s, rule))",
+                "(rule) => LR.formulas.range_test.suggest([...LR.rangeTests, ...LR.finderTasks][k], s, rule))",
                 [k, s],
             )
             for rule, here in zip(rules, told, strict=True):
@@ -229,6 +315,7 @@ def test_the_scanners_pictures_are_the_books(page):
 def test_a_slider_moves_under_the_arrow_keys(page, name):
     explorer = page.locator(f"[data-explorer={name}]")
     slider = explorer.locator("input[type=range]").first
+    slider.scroll_into_view_if_needed()
 
     def seen():
         figures = explorer.locator("svg.lr-plot, canvas").all()
@@ -243,7 +330,7 @@ def test_a_slider_moves_under_the_arrow_keys(page, name):
     assert before[0] != after[0] and before[1] != after[1]
 
 
-@pytest.mark.parametrize("name", ["quadratic", "momentum"])
+@pytest.mark.parametrize("name", DRAGGED)
 def test_the_point_is_dragged_and_moved_by_keys(page, name):
     handle = page.locator(f"[data-explorer={name}] .lr-handle")
     handle.scroll_into_view_if_needed()
@@ -258,6 +345,165 @@ def test_the_point_is_dragged_and_moved_by_keys(page, name):
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowRight")
     assert handle.get_attribute("aria-valuetext") not in (start, dragged)
+
+
+@pytest.mark.parametrize("name", DRAGGED)
+def test_a_finger_drags_the_point_as_far_as_it_goes(browser, url, name):
+    page = opened(browser, url, 390, 844, has_touch=True, is_mobile=True)
+    handle = page.locator(f"#explorer-{name} .lr-handle")
+    handle.evaluate("(e) => e.closest('svg').scrollIntoView({block: 'center'})")
+    page.evaluate("addEventListener('pointercancel', () => (window.cancelled = true))")
+    box = handle.locator(".lr-knob").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    scrolled = page.evaluate("scrollY")
+    client = page.context.new_cdp_session(page)
+
+    def touch(kind, *points):
+        client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]})
+
+    touch("touchStart", (x, y))
+    seen = []
+    for k in range(1, 13):
+        touch("touchMove", (x + 5 * k, y + 4 * k))
+        seen.append(handle.get_attribute("aria-valuetext"))
+    touch("touchEnd")
+    assert len(set(seen)) > 6 and seen[-1] != seen[-2]
+    assert not page.evaluate("window.cancelled") and page.evaluate("scrollY") == scrolled
+    page.close()
+
+
+def test_a_setting_stands_in_the_address_and_comes_back(browser, url):
+    page = opened(browser, url)
+    quadratic = page.locator("#explorer-quadratic")
+    quadratic.get_by_role("button", name="Best constant rate").click()
+    page.wait_for_function("location.hash.startsWith('#explorer-quadratic?')")
+    told, address = quadratic.locator(".lr-readout").text_content(), page.url
+    schedules = page.locator("#explorer-schedules")
+    schedules.get_by_label("schedule", exact=True).select_option("cosine_restarts")
+    slider = schedules.get_by_label("T_0")
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("location.hash.includes('T_0=31')")
+    line, other = schedules.locator("code").first.text_content(), page.url
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    schedules.get_by_role("button", name="Copy link").click()
+    schedules.get_by_text("Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == other
+    schedules.get_by_role("button", name="Reset").click()
+    assert schedules.locator("code").first.text_content() != line
+    assert "#" not in page.url
+
+    fresh = browser.new_page()
+    fresh.goto(address)
+    assert fresh.locator("#explorer-quadratic .lr-readout").text_content() == told
+    fresh.goto(other)  # the same page: only the part after # differs
+    fresh.locator("#explorer-schedules[data-live] code").first.wait_for()
+    assert fresh.locator("#explorer-schedules code").first.text_content() == line
+    assert fresh.evaluate("document.querySelector('#explorer-schedules').getBoundingClientRect().top < innerHeight")
+    fresh.goto(f"{url}#explorer-quadratic?rate=nonsense&high=1e9&x=&system=none")
+    fresh.wait_for_function(
+        "document.querySelector('#explorer-quadratic .lr-readout').textContent.includes('2/h_max is 0.1')"
+    )
+    fresh.close()
+    page.close()
+
+
+def test_the_whole_screen_and_back(browser, url):
+    page = opened(browser, url)
+    for name in NAMES:
+        explorer = page.locator(f"#explorer-{name}")
+        explorer.get_by_role("button", name="Full screen").click()
+        page.wait_for_function(f"document.fullscreenElement?.id === 'explorer-{name}'")
+        explorer.get_by_role("button", name="Leave full screen").wait_for()
+        assert float(explorer.locator(".lr-stage").evaluate("e => e.style.zoom")) >= 1
+        explorer.get_by_role("button", name="Leave full screen").click()
+        page.wait_for_function("!document.fullscreenElement")
+        assert not explorer.locator(".lr-stage").get_attribute("style")
+    page.close()
+
+
+OVERLAPS = """() => [...document.querySelectorAll(".lr-controls, .lr-tools")].flatMap((bar) => {
+  const frame = bar.closest(".lr-explorer").getBoundingClientRect();
+  const parts = [...bar.querySelectorAll("input, select, button, label, output")]
+    .map((e) => [e, e.getBoundingClientRect()]).filter(([, box]) => box.width);
+  const name = (e) => `${bar.closest(".lr-explorer").id}: ${e.tagName} ${e.textContent.slice(0, 20)}`;
+  const outside = parts.filter(([, box]) => box.left < frame.left || box.right > frame.right).map(([e]) => name(e));
+  const over = parts.flatMap(([e, a], k) => parts.slice(k + 1)
+    .filter(([, b]) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
+      && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1)
+    .map(([f]) => `${name(e)} over ${name(f)}`));
+  return [...outside, ...over];
+})"""
+SHIFT = """() => new Promise((resolve) => {
+  new PerformanceObserver((list) => resolve(
+    list.getEntries().filter((e) => !e.hadRecentInput).reduce((sum, e) => sum + e.value, 0)
+  )).observe({type: "layout-shift", buffered: true});
+  setTimeout(() => resolve(0), 1500);
+})"""
+HEIGHTS = """() => [...document.querySelectorAll(".lr-explorer")].map((e) => [
+  e.id, parseFloat(getComputedStyle(e, "::before").height),
+  e.querySelector(".lr-tools").getBoundingClientRect().bottom
+    - e.querySelector(".lr-stage").getBoundingClientRect().top])"""
+TEXT = """() => [...document.querySelectorAll(".lr-plot text")].map((e) => {
+  const svg = e.closest("svg");
+  return parseFloat(getComputedStyle(e).fontSize) * svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+})"""
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_overlaps_and_the_height_was_reserved(browser, url, width):
+    page = opened(browser, url, width)
+    assert page.evaluate(SHIFT) < 0.02
+    assert page.evaluate(OVERLAPS) == []
+    for name, reserved, height in page.evaluate(HEIGHTS):
+        assert 0 <= reserved - height < 100, (name, reserved, height)
+    assert min(page.evaluate(TEXT)) > (11.9 if width < 700 else 13.5)
+    page.close()
+
+
+def test_an_overlap_is_found_out(browser):
+    page = browser.new_page()
+    page.set_content(
+        '<div class="lr-explorer" id="x"><div class="lr-controls">'
+        '<button style="width: 90px">a</button><button style="margin-left: -40px">b</button></div></div>'
+    )
+    assert page.evaluate(OVERLAPS) == ["x: BUTTON a over x: BUTTON b"]
+    page.close()
+
+
+def test_scripts_are_loaded_where_an_explorer_is_near(browser, url):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(url.replace("explorers.html", "glossary.html"))
+    page.wait_for_load_state("load")
+    assert [link for link in asked if "/explorers/" in link and link.partition("?")[0].endswith(".js")] == [
+        next(link for link in asked if "start.js" in link)
+    ]
+    page.goto(url)
+    page.locator("#explorer-quadratic[data-live]").wait_for()
+    assert any("core.js" in link for link in asked) and not any("scanner.js" in link for link in asked)
+    page.close()
+
+
+def test_the_finder_draws_how_each_rule_reads(page):
+    explorer = page.locator("#explorer-finder")
+    readings = set()
+    for rule in page.evaluate("LR.formulas.range_test.rules"):
+        explorer.get_by_label("rule", exact=True).select_option(rule)
+        assert explorer.locator(".lr-words").text_content().startswith(f"{rule}: ")
+        assert explorer.locator("tr.lr-chosen th").text_content().strip() == rule
+        readings.add(explorer.locator("svg.lr-plot").first.locator("g[clip-path]").inner_html())
+    assert len(readings) == len(finder.RULES)
+
+
+def test_the_edge_shows_the_network_as_well(page):
+    explorer = page.locator("#explorer-edge_of_stability")
+    assert "times 2p" in explorer.locator(".lr-readout").text_content()
+    explorer.get_by_label("system").select_option("network")
+    assert "Full-batch descent" in explorer.locator(".lr-readout").text_content()
+    assert explorer.locator("svg.lr-plot:visible").count() == 2
+    explorer.get_by_label("system").select_option("valley")
 
 
 def test_the_strip_sets_the_rate_and_the_button_the_best_one(page):

@@ -287,10 +287,12 @@ control stands in the address (#explorer-name?rate=0.2&...), so that it can be s
     host.append(box);
     const clip = fresh();
     const plot = { box, svg };
+    const enlarged = () => (of(box).stage.clientWidth >= ROOMY ? 1.15 : 1);
+    svg.setAttribute("height", height * enlarged()); // also before it is drawn for the first time
     plot.begin = ({ x, y, label = title }) => {
-      const larger = of(box).stage.clientWidth >= ROOMY ? 1.15 : 1;
+      const larger = enlarged();
       const width = Math.max(240, (box.clientWidth || 320) / larger);
-      const [right, top, bottom] = [12, 10, x.label ? 42 : 24];
+      const [right, top, bottom] = [18, 10, x.label ? 42 : 24];
       const X = (plot.X = scale(x, left, width - right));
       const Y = (plot.Y = scale(y, height - bottom, top));
       svg.setAttribute("viewBox", `0 0 ${width} ${height}`);

@@ -25,9 +25,9 @@
     const plots = LR.html("div", { class: "lr-plots" });
     const below = LR.html("div", { class: "lr-plots lr-one" });
     root.append(controls, plots, below);
-    const system = LR.select(controls, { key: "system", label: "system", value: "valley", choices: [["valley", "valley of two parameters"], ["network", "small network, recorded"]] }, changed);
+    const system = LR.select(controls, { key: "system", label: "system", value: "valley", choices: [["valley", "two parameters"], ["network", "a small network"]] }, changed);
     const rate = LR.slider(controls, { key: "rate", label: "rate η", min: 0.1, max: 0.8, log: true, value: 0.4 }, changed);
-    const pull = LR.slider(controls, { key: "pull", label: "pull p along the valley", min: 5e-4, max: 0.01, log: true, digits: 2, value: 0.002 }, changed);
+    const pull = LR.slider(controls, { key: "pull", label: "pull p", min: 5e-4, max: 0.01, log: true, digits: 2, value: 0.002 }, changed);
     const plane = LR.plot(plots, { title: "The path: drag the start", height: 280, left: 46 });
     const sharp = LR.plot(plots, { title: "Sharpness, and the line 2/η", height: 280, left: 46 });
     const curve = LR.plot(below, { title: "Loss", height: 200, left: 60 });
@@ -50,7 +50,7 @@
       const [xs, ys] = [0, 1].map((axis) => kept.map((point) => point[axis]));
       const losses = kept.map((point) => formulas.loss(p, point));
       const wide = 1.15 * Math.max(0.1, ...xs.map(Math.abs));
-      const y = { min: Math.min(0.85 * limit, 0.98 * Math.min(...ys)), max: Math.max(1.1 * limit, 1.02 * Math.max(...ys)), label: "sharpness y" };
+      const y = { min: Math.min(0.93 * limit, 0.98 * Math.min(...ys)), max: Math.max(1.07 * limit, 1.02 * Math.max(...ys)), label: "sharpness y" };
 
       let draw = plane.begin({
         x: { min: -wide, max: wide, label: "across the valley x" }, y,
@@ -110,7 +110,7 @@
       const late = nearest.sharpness.slice(-20);
       readout.textContent =
         `Full-batch descent at the recorded rate ${LR.show(nearest.lr)} (thin: the other ${others.length}). The sharpness starts at ${LR.show(nearest.sharpness[0])}` +
-        (reached < 0 ? `, and is still below 2/η = ${LR.show(limit)} at the end. ` : ` and reaches 2/η = ${LR.show(limit)} by step ${reached * every}. `) +
+        (reached === 0 ? `, above 2/η = ${LR.show(limit)} from the first step on, and comes down. ` : reached < 0 ? `, and is still below 2/η = ${LR.show(limit)} at the end. ` : ` and reaches 2/η = ${LR.show(limit)} by step ${reached * every}. `) +
         `Over the last ${20 * every} steps it is ${LR.show(late.reduce((a, b) => a + b) / late.length / limit)} of the limit on average.`;
     }
 

@@ -33,10 +33,10 @@
     const which = LR.select(controls, { key: "task", label: "task", value: "0", choices: tasks.map((task, k) => [String(k), task.name]) }, changed);
     const rule = LR.select(controls, { key: "rule", label: "rule", value: "steepest", choices: rules.map((name) => [name, name]) }, changed);
     const smoothing = LR.slider(controls, { key: "smoothing", label: "smoothing", min: 0, max: 0.98, step: 0.01, value: 0.9 }, changed);
-    const test = LR.plot(plots, { title: "The range test, and how the rule reads it", height: 260, left: 50 });
+    const test = LR.plot(plots, { title: "The range test, and how the rule reads it", height: 235, left: 50 });
     const meaning = LR.html("p", { class: "lr-words" });
     plots.append(meaning);
-    const sweep = LR.plot(plots, { title: "Runs at each rate, and what the pick is worth", height: 230, left: 50 });
+    const sweep = LR.plot(plots, { title: "Runs at each rate: constant (solid), cosine (dashed), the best (ring)", height: 215, left: 50 });
     const table = LR.html("table", { class: "lr-table" });
     root.append(LR.html("div", { class: "lr-table-box", tabindex: 0, role: "region", "aria-label": "Picks and regrets of the rules" }, table));
     const readout = LR.readout(root);
@@ -50,14 +50,17 @@
       });
       task.loss.forEach((loss) => draw.dots(task.lr, loss.map((value) => value ?? NaN), "lr-faint", 1.3));
       task.loss.forEach((_, repeat) => draw.line(...smoothed(task, repeat, smoothing.value), "lr-other"));
-      const repeats = task.loss.map((_, repeat) => repeat);
-      const shown = repeats.find((repeat) => !read(task, repeat, smoothing.value, chosen).reason) ?? 0;
+      if (picks[chosen].reason) return x;
+      // The marks are of the repeat whose rate lies nearest to the mean.
+      const reads = task.loss.map((_, repeat) => read(task, repeat, smoothing.value, chosen));
+      const off = reads.map((one) => (one.reason ? Infinity : Math.abs(Math.log(one.lr / picks[chosen].lr))));
+      const shown = off.indexOf(Math.min(...off));
+      const marks = reads[shown];
       draw.line(...smoothed(task, shown, smoothing.value), "lr-c1");
-      const marks = read(task, shown, smoothing.value, chosen);
       if (marks.band) draw.band(...marks.band, `${style} lr-mark-band`);
       if (marks.line) draw.line(marks.line.map((point) => point[0]), marks.line.map((point) => point[1]), `${style} lr-thick`);
       if (marks.dot) draw.dots([marks.dot[0]], [marks.dot[1]], style, 4);
-      if (marks.lr) draw.vertical(marks.lr, `${style} lr-dashed`);
+      draw.vertical(picks[chosen].lr, style);
       return x;
     }
 
@@ -69,7 +72,7 @@
       });
       const { lr, low, high } = picks[chosen];
       if (low) draw.band(low, high, `${style} lr-mark-band`);
-      if (lr) draw.vertical(lr, `${style} lr-thick`);
+      if (lr) draw.vertical(lr, style);
       FORMS.forEach((form, k) => {
         const css = k ? "lr-c5 lr-dashed" : "lr-c1";
         draw.line(task.sweep.lr, task.sweep[form], css);
@@ -81,7 +84,6 @@
         draw.line([lr, lr], [here, accuracy], "lr-c2 lr-wide");
         draw.line([lr, rate], [accuracy, accuracy], "lr-soft lr-dotted");
       });
-      draw.note(x.min, 104, "solid: constant rate, dashed: cosine, ring: best", "", "start", 6, 14);
     }
 
     function render() {
@@ -100,7 +102,7 @@
         return LR.html("tr", { class: name === chosen ? "lr-chosen" : null }, LR.html("th", { scope: "row" }, mark, ` ${name}`), ...cells.map((cell) => LR.html("td", {}, cell)));
       });
       table.replaceChildren(
-        LR.html("thead", {}, LR.html("tr", {}, ...["rule", "picks", "regret, constant", "regret, cosine"].map((name) => LR.html("th", { scope: "col" }, name)))),
+        LR.html("thead", {}, LR.html("tr", {}, ...["rule", "picks", "regret (constant)", "regret (cosine)"].map((name) => LR.html("th", { scope: "col" }, name)))),
         LR.html("tbody", {}, ...rows));
       const { lr, reason } = picks[chosen];
       readout.textContent = reason

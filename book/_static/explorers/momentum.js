@@ -107,9 +107,9 @@
       draw.line(betas.map((v) => 2 * (1 + v)), betas, "lr-on-map lr-thick");
       draw.line(betas.map((v) => (1 - Math.sqrt(v)) ** 2), betas, "lr-on-map lr-dashed");
       draw.line(betas.map((v) => (1 + Math.sqrt(v)) ** 2), betas, "lr-on-map lr-dashed");
-      draw.note(0, 0.03, "over-damped", "lr-map-text", "start", 4, 0);
-      draw.note(1.15, 0.86, "under-damped", "lr-map-text", "start", 0, 0);
-      draw.note(1.42, 0.03, "flips", "lr-map-text", "start", 0, 0);
+      draw.note(0, 0.03, "creeps", "lr-map-text", "start", 4, 0);
+      draw.note(1.5, 0.86, "swings", "lr-map-text", "middle", 0, 0);
+      draw.note(1.3, 0.03, "flips", "lr-map-text", "start", 0, 0);
       draw.note(3.15, 0.2, "diverges", "lr-map-text", "start", 0, 0);
       draw.line([x / k, x], [b, b], "lr-on-map");
       draw.dots([x / k], [b], "lr-on-map-dot", 5);

@@ -115,7 +115,7 @@
     const order = LR.select(controls, { key: "order", label: "order", value: "rows", choices: [["rows", "row by row"], ["boustrophedon", "to and fro"], ["columns", "column by column"]] }, () => scan());
     const at = LR.slider(controls, { key: "step", label: "step t", min: 0, max: 3000, step: 1, value: 3000, digits: 5 }, () => render());
     const play = LR.button(controls, "Scan", () => (timer ? stop() : start()));
-    const canvas = LR.html("canvas", { class: "lr-picture", role: "img", "aria-label": "The picture, shrunk" });
+    const canvas = LR.html("canvas", { class: "lr-picture", width: 240, height: 312, role: "img", "aria-label": "The picture, shrunk" });
     const left = LR.html("div", { class: "lr-plot-box" }, LR.html("div", { class: "lr-plot-title" }, "The picture as it is read"), canvas);
     plots.append(left);
     const curve = LR.plot(plots, { title: "Its schedule", height: 300, left: 60 });

@@ -41,11 +41,7 @@ def versions(root: Path) -> dict[str, str]:
         commit += "+" if git(["git", "status", "--porcelain", "lrlib", "book"]).stdout else ""
     except (OSError, subprocess.CalledProcessError):
         commit = os.environ.get("LRLIB_COMMIT", "unknown")
-    return {
-        "torch": torch.__version__.partition("+")[0],
-        "date": datetime.date.today().isoformat(),
-        "commit": commit,
-    }
+    return {"torch": torch.__version__.partition("+")[0], "date": datetime.date.today().isoformat(), "commit": commit}
 
 
 def source_hash(source: str) -> str:
@@ -65,17 +61,21 @@ def library_hash(source: str, root: Path) -> str:
     """
     used: dict[str, object] = {}
     waiting = list(_names([ast.parse(source)], _parse(source)[1]))
+    seen: set[str] = set()
     while waiting:
         found = _split(root, waiting.pop())
-        if found is None or ".".join(found[:2]) in used:
+        if found is None or ".".join(found[:2]) in seen:
             continue
         module, name, text = found
+        seen.add(f"{module}.{name}")
         definitions, imports = _parse(text)
         if name in definitions:
             used[f"{module}.{name}"] = _essence(definitions[name])
             waiting += _names(definitions[name], {own: f"{module}.{own}" for own in definitions} | imports)
         elif name in imports:
             waiting.append(imports[name])
+        else:  # from a module of which everything is imported
+            waiting += [full.replace("*", name) for full in imports.values() if full.endswith(".*")]
     return hashlib.sha256(repr(sorted(used.items())).encode()).hexdigest()
 
 
@@ -92,7 +92,9 @@ def _parse(source: str) -> tuple[dict[str, list[ast.stmt]], dict[str, str]]:
             definitions[name].append(statement)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            imports |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                imports[full if alias.name == "*" else alias.asname or alias.name] = full
         elif isinstance(node, ast.Import):
             imports |= {alias.asname or alias.name: alias.name for alias in node.names}
     return dict(definitions), imports

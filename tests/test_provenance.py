@@ -16,7 +16,7 @@ def run(x):
     return lrlib.train(x) + tools.helper(S)
 """
 PACKAGE = {
-    "__init__": "from lrlib.training import train, unused",
+    "__init__": "from lrlib.shapes import *\nfrom lrlib.training import *",
     "training": """
 import math
 
@@ -57,7 +57,7 @@ def digest(root, module="__init__", old="", new="", code=CODE):
         ("late", "RATES[0]", "RATES[1]"),
         ("tools", "_check.fine(s)", "s"),
         ("shapes", "return 1", "return 2"),
-        ("__init__", "train, unused", "unused as train, unused"),
+        ("__init__", "training import *", "training import unused as train"),
     ],
 )
 def test_what_is_used_directly_or_through_others_counts(tmp_path, module, old, new):
@@ -73,7 +73,8 @@ def test_what_is_used_directly_or_through_others_counts(tmp_path, module, old, n
         ("training", "must be >= 0", "must be at least 0"),
         ("late", "OTHER = 3", "OTHER = 4"),
         ("_check", "return s", "return s + 0"),
-        ("__init__", "import train", "import other, train"),
+        ("__init__", "training import *", "training import train, unused"),
+        ("__init__", "from lrlib.shapes", "from lrlib.late"),
     ],
 )
 def test_what_is_not_used_or_has_no_effect_does_not(tmp_path, module, old, new):

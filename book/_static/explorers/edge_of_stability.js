@@ -117,6 +117,7 @@
     function render() {
       const model = system.value === "valley";
       plane.box.hidden = pull.box.hidden = !model;
+      plots.classList.toggle("lr-one", !model);
       model ? valley() : network();
     }
     return render;

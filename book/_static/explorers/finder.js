@@ -81,7 +81,7 @@
         draw.layer.append(LR.svg("circle", { class: `lr-best ${css}`, cx: draw.X(rate), cy: draw.Y(accuracy), r: 7 }));
         if (!lr) return;
         const here = formulas.at(task.sweep, form, lr);
-        draw.line([lr, lr], [here, accuracy], "lr-c2 lr-wide");
+        draw.line([lr, lr], [here, accuracy], `${style} lr-wide`);
         draw.line([lr, rate], [accuracy, accuracy], "lr-soft lr-dotted");
       });
     }

@@ -26,13 +26,13 @@
     const plots = LR.html("div", { class: "lr-plots" });
     root.append(controls, plots);
     const rate = LR.slider(controls, { key: "rate", label: "rate η", min: 0, max: 1, step: 0.002, value: 0.17 }, changed);
-    const high = LR.slider(controls, { key: "high", label: "steepest curvature h_max", min: 1, max: 20, step: 0.1, value: 10 }, changed);
-    const low = LR.slider(controls, { key: "low", label: "flattest curvature h_min", min: 0.05, max: 1, step: 0.01, value: 0.5 }, changed);
+    const high = LR.slider(controls, { key: "high", label: "steepest h_max", min: 1, max: 20, step: 0.1, value: 10 }, changed);
+    const low = LR.slider(controls, { key: "low", label: "flattest h_min", min: 0.05, max: 1, step: 0.01, value: 0.5 }, changed);
     LR.button(controls, "Best constant rate", () => {
       rate.value = formulas.best(low.value, high.value)[0];
       render();
     });
-    const map = LR.plot(plots, { title: "Path on the contours of the loss: drag the start", height: 280 });
+    const map = LR.plot(plots, { title: "Path: drag the start", height: 280 });
     const curve = LR.plot(plots, { title: "Loss after each step", height: 280, left: 60 });
     const strip = LR.plot(root, { title: "Where the rate stands: drag along the strip", height: 84 });
     const readout = LR.readout(root);

@@ -186,10 +186,16 @@
         sliders[name] = (settings.choices ? LR.select : LR.slider)(controls, options, () => render());
       }
       formula.textContent = `\\[${schedule.tex}\\]`;
-      const typeset = () => window.MathJax && MathJax.typesetPromise && MathJax.typesetPromise([formula]).catch(() => {});
+      const typeset = () => window.MathJax && MathJax.typesetPromise && MathJax.typesetPromise([formula]).then(shrink, () => {});
       if (window.MathJax && MathJax.startup && MathJax.startup.promise) MathJax.startup.promise.then(typeset);
       else window.addEventListener("load", typeset, { once: true });
       render();
+    }
+    /** A formula that is wider than the column becomes smaller, down to two thirds. */
+    function shrink() {
+      formula.style.fontSize = "";
+      const fits = formula.clientWidth / formula.scrollWidth;
+      if (fits < 1) formula.style.fontSize = `${Math.max(2 / 3, fits) * parseFloat(getComputedStyle(formula).fontSize)}px`;
     }
     const lowest = (share) => LR.round(share * sliders.lr.value, 3);
     function values() {
@@ -203,6 +209,7 @@
     }
     function render() {
       if (!sliders) return build();
+      shrink();
       const made = LR.formulas.schedules.make(choose.value, values());
       const highest = Math.max(...made.rates, 1e-12);
       const positive = made.rates.filter((rate) => rate > 0);

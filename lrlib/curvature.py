@@ -22,7 +22,8 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lrlib import _check, runtime
-from lrlib.landscape import Loss, check_data, scalar
+from lrlib.landscape import Loss, scalar
+from lrlib.minibatches import check_data, check_statistics
 from lrlib.planes import trainable
 from lrlib.stack import Stack
 
@@ -34,15 +35,18 @@ PRODUCTS = 2000  # the most that Lanczos may spend, about
 Products = Callable[[torch.Tensor], torch.Tensor]  # vectors (R, d), one a replica, times the Hessian of each
 
 
-def _check_network(model: nn.Module, batches: int) -> None:
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse:
-            raise ValueError(f"model: the gradients of {name!r} have no derivative, must be made with sparse=False")
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None and batches > 1:
-            raise ValueError(
-                f"model: the loss depends on the batches, as the BatchNorm layer {name!r} has no running statistics: "
-                "batch_size must be at least the number of examples"
-            )
+def _check_gradients(gradients: Sequence[torch.Tensor]) -> None:
+    """Refuse what differentiating again would take for a constant, and sparse ones."""
+    if any(g.layout != torch.strided for g in gradients):
+        raise ValueError("model: has sparse gradients, which have no derivative; must be made with sparse=False")
+    seen, following = set(), [g.grad_fn for g in gradients]
+    while following:
+        node = following.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            following.extend(input for input, _ in node.next_functions)
+            if node.name() == "torch::autograd::Error":
+                raise ValueError("model: has a function that is once_differentiable, must have a second derivative")
 
 
 @contextlib.contextmanager
@@ -59,35 +63,44 @@ def _products(
         size, axis, template, parameters = model.size, 1, model.template, list(model.weights)
     else:
         size, axis, template, parameters = 1, 0, model, list(trainable(model).values())
-    check_data(x.movedim(axis, 0), y.movedim(axis, 0))
+    check_data(*(part.movedim(axis, 0) if isinstance(part, torch.Tensor) else part for part in (x, y)))
+    check_statistics(template, x.shape[axis], batch_size)
     chunks = list(zip(x.split(batch_size, axis), y.split(batch_size, axis), strict=True))
-    _check_network(template, len(chunks))
     sizes = [p.numel() // size for p in parameters]
 
     def flat(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         return torch.cat([t.detach().reshape(size, -1) for t in tensors], 1)
 
     def gradient(xs: torch.Tensor, ys: torch.Tensor) -> Sequence[torch.Tensor]:
-        if isinstance(model, Stack):
-            values = model.losses(xs, ys, loss)
-        else:
-            values = scalar(loss(model(xs), ys))
-            if not values.isfinite():
-                raise ValueError(f"loss: is {values.item()}, must be finite for a curvature")
+        with runtime.buffers_kept(model):
+            values = model.losses(xs, ys, loss) if isinstance(model, Stack) else scalar(loss(model(xs), ys))
+        if not isinstance(model, Stack) and not values.isfinite():
+            raise ValueError(f"loss: is {values.item()}, must be finite for a curvature")
         if not values.requires_grad:
             raise ValueError("loss: its value must depend differentiably on the model's parameters; it has no gradient")
         share = xs.shape[axis] / x.shape[axis] + 0 * values.detach()  # NaN where the loss is not finite
-        return torch.autograd.grad((share * values).sum(), parameters, create_graph=True, materialize_grads=True)
+        found = torch.autograd.grad((share * values).sum(), parameters, create_graph=True, materialize_grads=True)
+        _check_gradients(found)
+        return found
 
     def product(gradients: Sequence[torch.Tensor], vectors: torch.Tensor) -> torch.Tensor:
         total = 0 * flat(gradients)  # NaN where the gradient is not finite
         parts = [part.view_as(p) for part, p in zip(vectors.split(sizes, 1), parameters, strict=True)]
         inner = sum(((g * part).sum() for g, part in zip(gradients, parts, strict=True)), torch.zeros(()).to(total))
         if inner.requires_grad:  # else the loss is linear in the parameters
-            total += flat(torch.autograd.grad(inner, parameters, retain_graph=kept is not None, materialize_grads=True))
+            again = {"retain_graph": kept is not None, "materialize_grads": True}
+            try:
+                total += flat(torch.autograd.grad(inner, parameters, **again))
+            except RuntimeError as error:
+                if "is not implemented" not in str(error):
+                    raise
+                raise ValueError(f"model, loss: must have second derivatives: {error}") from error
         return total
 
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), runtime.modes_kept(model):
+    with contextlib.ExitStack() as kernels, torch.enable_grad(), runtime.modes_kept(model):
+        kernels.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if any(isinstance(layer, nn.RNNBase) for layer in template.modules()):  # cuDNN's have no second derivative
+            kernels.enter_context(torch.backends.cudnn.flags(enabled=False))
         model.eval()
         kept, theta = gradient(*chunks[0]) if len(chunks) == 1 else None, flat(parameters)
         unit = theta.abs() if adaptive else 1.0
@@ -113,7 +126,7 @@ def hessian_eigenpairs(
     Args:
         model: any module; see the module's text on its mode.
         x, y: inputs (N, ...) and targets (N, ...), N >= 1, on the model's device.
-        k: how many, 1 <= k < d.
+        k: how many, 1 <= k < d; of up to 40 parameters also all d.
         which: "largest" or "smallest", by value and not by modulus.
         loss: maps the model's output and targets to a scalar, the mean over the examples.
         batch_size: examples at a time, >= 1; bounds the memory and changes the result by rounding only.
@@ -144,8 +157,9 @@ def hessian_eigenpairs(
 
 def _eigenpairs(multiply: Products, theta: torch.Tensor, k: int, which: str) -> tuple[np.ndarray, np.ndarray]:
     k, d = _check.integer("k", k, 1), theta.shape[1]
-    if k >= d:
-        raise ValueError(f"k={k!r}: must be < {d}, the number of trainable parameters")
+    most = d if d <= DENSE else d - 1
+    if k > most:
+        raise ValueError(f"k={k!r}: must be <= {most} for {d} trainable parameters")
 
     def matvec(v: np.ndarray) -> np.ndarray:
         product = multiply(torch.as_tensor(v.reshape(1, -1)).to(theta))
@@ -174,8 +188,14 @@ def _lanczos(multiply: Products, theta: torch.Tensor, iterations: int) -> np.nda
     before, b = torch.zeros_like(v), torch.zeros_like(v[:, :1])
     diagonal: list[torch.Tensor] = []
     beside: list[torch.Tensor] = []
+    unit = torch.ones_like(b)  # a power of two near the products, whose squares may leave float32
     for _ in range(iterations):
-        w = multiply(v) - b * before
+        w = multiply(v)
+        if not diagonal:
+            size = w.abs().amax(1, keepdim=True)
+            unit = size / (2 * size.frexp().mantissa)
+            unit = unit.where(unit.isfinite() & (unit > 0), 1.0)
+        w = w / unit - b * before
         a = (w * v).sum(1, keepdim=True)
         if diagonal:  # where the iteration has come to its end, v is 0, and the row must add no eigenvalue
             a = torch.where(b == 0, diagonal[0], a)
@@ -188,7 +208,7 @@ def _lanczos(multiply: Products, theta: torch.Tensor, iterations: int) -> np.nda
     T = torch.diag_embed(main) + torch.diag_embed(side, 1) + torch.diag_embed(side, -1)
     finite = T.isfinite().all(2).all(1)
     T[~finite] = 0
-    return torch.where(finite, torch.linalg.eigvalsh(T)[:, -1], torch.nan).cpu().numpy()
+    return torch.where(finite, unit[:, 0].double() * torch.linalg.eigvalsh(T)[:, -1], torch.nan).cpu().numpy()
 
 
 def sharpness(

@@ -5,20 +5,23 @@ evaluated in evaluation mode, each point with the buffers that the model has. Th
 parameters, buffers and modes are the same bits afterwards, also when something fails on the way.
 """
 
-import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import type_before_parametrizations
 from tqdm import tqdm
 
 from lrlib import _check, runtime
+from lrlib.architecture import called, copied
 from lrlib.ensembles import refresh_batchnorm
+from lrlib.minibatches import check_data, check_statistics
 from lrlib.planes import Projection, parameter_vector, pieces, trainable
+from lrlib.stack import wide
 
 __all__ = [
     "Line",
@@ -64,11 +67,6 @@ class Plane:
     method: str
 
 
-def check_data(x: torch.Tensor, y: torch.Tensor) -> None:
-    if len(x) == 0 or len(x) != len(y):
-        raise ValueError(f"x, y: have lengths {len(x)} and {len(y)}, must be equal and >= 1")
-
-
 def scalar(value: torch.Tensor) -> torch.Tensor:
     """A loss's value, checked, of shape ()."""
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
@@ -98,18 +96,26 @@ class _Evaluator:
 
     def mean(self, network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         batches = zip(self.x.split(self.batch_size), self.y.split(self.batch_size), strict=True)
-        values = [len(x) / len(self.x) * scalar(self.loss(network(x), y)) for x, y in batches]
+        values = [len(x) / len(self.x) * scalar(self.loss(wide(network(x)), y)) for x, y in batches]
         return sum(values[1:], values[0])
 
     def at(self, c: torch.Tensor) -> torch.Tensor:
         """By a functional call, which vmap can batch and which needs no copy of the model."""
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         tensors = pieces(self.theta + c @ self.directions, self.model) | buffers
-        return self.mean(lambda x: functional_call(self.model, tensors, (x,)))
+        return self.mean(lambda x: called(self.model, tensors, x))
 
     def batched(self, points: torch.Tensor) -> torch.Tensor:
-        values = vmap(self.at, chunk_size=BATCHED_POINTS)(points)
-        if not torch.allclose(values[:1], self.loop(points[:1]), rtol=1e-3, atol=1e-5, equal_nan=True):
+        """By a copy, if there can be one, whose own parameters are NaN, to show where another way leads to one."""
+        try:
+            twin = copied(self.model)
+            for p in trainable(twin).values():
+                p.fill_(torch.nan)
+        except ValueError:
+            twin = self.model
+        with runtime.buffers_kept(twin):
+            values = vmap(replace(self, model=twin).at, chunk_size=BATCHED_POINTS)(points)
+        if (lost := values.isnan()).any() and not self.loop(points[lost]).isnan().all():
             raise RuntimeError("it reaches a parameter by another way than its name")
         return values
 
@@ -117,25 +123,23 @@ class _Evaluator:
         """By a copy of the model whose parameters are views of one vector, which goes from point to point."""
         bar = tqdm(points, desc="losses", unit="point", leave=False, disable=None)
         try:
-            twin = copy.deepcopy(self.model)
-        except Exception as error:  # of any kind: it holds a lock, a file, a computed tensor
+            twin = copied(self.model)
+        except ValueError as error:
             if recompute:
-                raise ValueError(f"model: must be one that can be copied, to recompute statistics: {error}") from error
-            return torch.stack([self.at(c) for c in bar])
+                raise ValueError(f"{error}; must be one that can be copied, to recompute statistics") from error
+            with runtime.buffers_kept(self.model):
+                return torch.stack([self.at(c) for c in bar])
         vector = self.theta.clone()
         for p, piece in zip(trainable(twin).values(), pieces(vector, self.model).values(), strict=True):
             p.data = piece
-        others = [m for m in twin.modules() if not isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        buffers = [(m, name, buffer) for m in others for name, buffer in m.named_buffers(recurse=False)]
         values = []
         for c in bar:
             torch.addmv(self.theta, self.directions.T, c, out=vector)
-            for module, name, buffer in buffers:
-                setattr(module, name, buffer.clone())
-            if recompute:
-                with runtime.seeded(0):  # for dropout, which is on
-                    refresh_batchnorm(twin, self.x, self.batch_size)
-            values.append(self.mean(twin))
+            with runtime.buffers_kept(twin):
+                if recompute:
+                    with runtime.seeded(0):  # for dropout, which is on
+                        refresh_batchnorm(twin, self.x, self.batch_size)
+                values.append(self.mean(twin))
         return torch.stack(values)
 
 
@@ -153,7 +157,7 @@ def _losses(
 ) -> tuple[np.ndarray, str]:
     """The losses at P points with coefficients (P, m), shape (P,), and the method."""
     check_data(x, y)
-    _check.integer("batch_size", batch_size, 1)
+    check_statistics(model, len(x), _check.integer("batch_size", batch_size, 1))
     _check.choice("batch_norm", batch_norm, ("keep", "recompute"))
     _check.choice("method", method, ("auto", "batched", "loop"))
     theta = parameter_vector(model)
@@ -237,6 +241,13 @@ def loss_line(
     return Line(at, values, method)
 
 
+def _fixed(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What stays as it is between two networks: frozen parameters, and buffers but for those of BatchNorm."""
+    norms = [name for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    buffers = {name: b for name, b in model.named_buffers() if name.rpartition(".")[0] not in norms}
+    return buffers | {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
+
+
 def loss_between(
     model: nn.Module,
     other: nn.Module,
@@ -252,10 +263,11 @@ def loss_between(
     BatchNorm statistics are recomputed from x at every point, as neither network's fit the points between.
 
     Args:
-        model, other: of the same architecture; see :func:`loss_line` for the rest.
+        model, other: of the same architecture, equal in what is not trained; see :func:`loss_line` for the rest.
 
     Raises:
-        ValueError: as :func:`loss_line`, or the two differ in the shapes of their parameters.
+        ValueError: as :func:`loss_line`, or the two differ in their layers, in the shapes of their parameters, in one
+            that is frozen, or in a buffer that is no statistic of BatchNorm.
 
     Example:
         >>> ends = nn.Linear(1, 1), nn.Linear(1, 1)
@@ -264,9 +276,14 @@ def loss_between(
         >>> bool(np.isclose(line.loss[1], F.mse_loss(ends[1](x), x).item()))
         True
     """
-    shapes = [[p.shape for p in trainable(m).values()] for m in (model, other)]
-    if shapes[0] != shapes[1]:
-        raise ValueError("other: must have trainable parameters of the same shapes as model")
+    layers = [[(type_before_parametrizations(m), m.extra_repr()) for m in end.modules()] for end in (model, other)]
+    shapes = [{name: p.shape for name, p in trainable(end).items()} for end in (model, other)]
+    if layers[0] != layers[1] or shapes[0] != shapes[1]:
+        raise ValueError("other: must have the layers of model, and trainable parameters of the same shapes")
+    fixed = [_fixed(end) for end in (model, other)]
+    for name, tensor in fixed[0].items():
+        if not torch.equal(tensor, fixed[1][name]):
+            raise ValueError(f"other: {name}, which is not trained, differs from that of model, must be the same")
     direction = parameter_vector(other) - parameter_vector(model)
     return loss_line(model, x, y, direction, position, loss=loss, batch_size=batch_size, batch_norm="recompute")
 

@@ -132,10 +132,10 @@ def pca_directions(path: Sequence[torch.Tensor], m: int = 2) -> tuple[torch.Tens
         raise ValueError(f"path: has {len(path)} points, must have more than m={m}")
     stack = torch.stack(list(path)).detach()
     rows = (stack - stack[-1]).double()
+    if not rows.isfinite().all() or not rows.any():
+        raise ValueError("path: must be finite and move")
     _, sizes, directions = torch.linalg.svd(rows, full_matrices=False)
     total = (sizes**2).sum()
-    if not torch.isfinite(total) or total == 0:
-        raise ValueError("path: must be finite and move")
     return directions[:m].to(stack), (sizes[:m] ** 2 / total).cpu().numpy()
 
 

@@ -85,6 +85,29 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@contextlib.contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Inside the block a model has copies of its buffers, and after it its own again, also rebound and new ones.
+
+    Example:
+        >>> norm = nn.BatchNorm1d(1)
+        >>> with buffers_kept(norm):
+        ...     _ = norm.running_mean.fill_(3.0)
+        >>> norm.running_mean
+        tensor([0.])
+    """
+    own = [(module, dict(module._buffers)) for module in model.modules()]
+    copies = {id(buffer): buffer.clone() for _, buffers in own for buffer in buffers.values() if buffer is not None}
+    for module, buffers in own:
+        module._buffers.update({name: copies.get(id(buffer)) for name, buffer in buffers.items()})
+    try:
+        yield
+    finally:
+        for module, buffers in own:
+            module._buffers.clear()
+            module._buffers.update(buffers)
+
+
 def setup() -> None:
     """Begin a chapter: one thread on the CPU (small networks are fastest so), the book's figure style, the scale."""
     from lrlib import plotting

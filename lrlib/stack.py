@@ -23,6 +23,12 @@ ELEMENTWISE = (
 )  # fmt: skip
 
 
+def wide(outputs: torch.Tensor) -> torch.Tensor:
+    """Outputs in half precision in float32, so that a measured loss is not rounded to three digits."""
+    half = isinstance(outputs, torch.Tensor) and outputs.dtype in (torch.float16, torch.bfloat16)
+    return outputs.float() if half else outputs
+
+
 class Stack(nn.Module):
     """R replicas of one architecture as one module, each parameter and buffer stacked along a first axis of R.
 

@@ -163,7 +163,7 @@ def test_arguments_are_checked(data):
         curvature.sharpness(model, x, y[:-1])
     with pytest.raises(ValueError, match="lengths 0 and 0"):
         curvature.sharpness(model, x[:0], y[:0])
-    with pytest.raises(ValueError, match=f"k={d}: must be < {d}"):
+    with pytest.raises(ValueError, match=f"k={d}: must be <= {d - 1}"):
         curvature.hessian_eigenpairs(model, x, y, d)
     with pytest.raises(ValueError, match="which"):
         curvature.hessian_eigenpairs(model, x, y, which="LA")
@@ -249,12 +249,114 @@ def test_attention_has_a_second_derivative():
     assert curvature.sharpness(model, x, y) == pytest.approx(expected, rel=1e-5)
 
 
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x.exp())
+        return x.exp()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, slope):
+        return slope * ctx.saved_tensors[0]
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.ones(5, 3))
+
+    def forward(self, x):
+        return F.embedding(x, self.table, sparse=True).mean(1)
+
+
+class Through(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.layer, self.function = nn.Linear(6, 3), function
+
+    def forward(self, x):
+        return self.function(self.layer(x.float()))
+
+
+def flash(h):
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.FLASH_ATTENTION):
+        return F.scaled_dot_product_attention(h[None, None], h[None, None], h[None, None])[0, 0]
+
+
+def of_words(make, data):
+    return curvature.sharpness(make(), torch.zeros(6, 2, dtype=torch.long), data[1][:6])
+
+
+@pytest.mark.parametrize(
+    "measure, words",
+    [
+        (lambda data: of_words(Words, data), "sparse=False"),
+        (lambda data: curvature.sharpness(Through(Once.apply), *data), "once_differentiable"),
+        (lambda data: curvature.sharpness(Through(flash), *data), "second derivatives"),
+        (lambda data: curvature.sharpness(network(), *data, loss=F.multi_margin_loss), "second derivatives"),
+    ],
+    ids=["sparse", "once differentiable", "flash attention", "margin"],
+)
+def test_what_has_no_second_derivative_is_refused_and_not_taken_for_flat(data, measure, words):
+    with pytest.raises(ValueError, match=words):
+        measure(data)
+
+
+class Bowl(nn.Module):
+    def __init__(self, curvatures):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(len(curvatures)))
+        self.register_buffer("h", torch.as_tensor(curvatures))
+
+    def forward(self, x):
+        return (self.h * self.w**2).sum() / 2 + 0 * x.sum()
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("d", [1, 60])
+def test_a_curvature_of_any_size_and_of_one_parameter(data, size, d):
+    bowl = Bowl([size] * d)
+    x, y = data
+    assert curvature.sharpness(bowl, x, y, loss=lambda out, _: out) == pytest.approx(size, rel=1e-5)
+    stack = lrlib.Stack([bowl, Bowl([2 * size] * d)])
+    found = curvature.sharpness(stack, x[None], y[None], loss=lambda out, _: out)
+    np.testing.assert_allclose(found, [size, 2 * size], rtol=1e-5)
+
+
+class Drifting(nn.Module):
+    """A mean that every forward pass moves, in evaluation too: by a new tensor, or in its place."""
+
+    def __init__(self, rebinds):
+        super().__init__()
+        self.layer, self.rebinds = nn.Linear(6, 3).double(), rebinds
+        self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, x):
+        if self.rebinds:
+            self.mean = self.mean + 1
+        else:
+            self.mean.add_(1)
+        return self.layer(x) / self.mean
+
+
+@pytest.mark.parametrize("rebinds", [True, False])
+@pytest.mark.parametrize("batch_size", [1000, 12])
+def test_all_products_are_of_the_buffers_that_the_model_has(data, rebinds, batch_size):
+    model, (x, y) = Drifting(rebinds), data
+    plain = nn.Linear(6, 3).double()
+    plain.load_state_dict(model.layer.state_dict())
+    expected = torch.linalg.eigvalsh(dense_hessian(plain, x, y))[-1].item()
+    assert curvature.sharpness(model, x, y, batch_size=batch_size) == pytest.approx(expected, rel=1e-6)
+    assert model.mean == 0
+
+
 def test_networks_without_a_hessian_are_refused(data):
     x, y = data
     with pytest.raises(ValueError, match="sparse=False"):
         words = nn.Sequential(nn.Embedding(5, 4, sparse=True), nn.Flatten(), nn.Linear(8, 3))
         curvature.sharpness(words, torch.zeros(6, 2, dtype=torch.long), y[:6])
-    with pytest.raises(ValueError, match="batch_size must be at least"):
+    with pytest.raises(ValueError, match="batch_size=7: must be >= 23"):
         norm = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3, track_running_stats=False)).double()
         curvature.sharpness(norm, x, y, batch_size=7)
     with pytest.raises(ValueError, match="not finite"):  # the root has an infinite slope at 0

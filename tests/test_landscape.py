@@ -383,7 +383,7 @@ def test_the_model_is_left_as_it_was(digits, settings, fail_at):
 
     u = planes.random_direction(model, 1)
     try:
-        landscape.loss_line(model, *digits, u, np.linspace(-1, 1, 12), loss=loss, **settings)
+        landscape.loss_line(model, *digits, u, np.linspace(-1, 1, 20), loss=loss, **settings)
         assert fail_at is None
     except KeyboardInterrupt:
         assert fail_at is not None

@@ -58,9 +58,9 @@ def augmented(x: torch.Tensor, generator: torch.Generator, *, pad: int = 4, mirr
     picture = torch.arange(n, device=x.device)[:, None, None]
     out = padded[picture, :, rows[:, :, None], columns[:, None, :]]
     if cutout:
-        top, left = draw(height - cutout + 1), draw(width - cutout + 1)
-        y, z = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
-        inside_y, inside_z = (y >= top) & (y < top + cutout), (z >= left) & (z < left + cutout)
+        y = torch.arange(height, device=x.device) - draw(height - cutout + 1)
+        z = torch.arange(width, device=x.device) - draw(width - cutout + 1)
+        inside_y, inside_z = (y >= 0) & (y < cutout), (z >= 0) & (z < cutout)
         out = out.masked_fill((inside_y[:, :, None] & inside_z[:, None, :])[..., None], 0.0)
     return out.permute(0, 3, 1, 2)
 

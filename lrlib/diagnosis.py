@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrlib.schedules import Schedule
+from lrlib.schedules import Schedule, check_schedule
 from lrlib.training import History
 
 __all__ = ["Finding", "diagnose"]
@@ -79,14 +79,13 @@ def diagnose(history: History, planned: Schedule | None = None) -> list[Finding]
     """
     if not isinstance(history, History):
         raise TypeError(f"history={history!r}: must be a History, as lrlib.train returns it")
-    if planned is not None and not isinstance(planned, Schedule):
-        raise TypeError(f"planned={planned!r}: must be a Schedule")
+    if planned is not None:
+        check_schedule("planned", planned)
     if history.loss.ndim != 1:
         raise ValueError(f"history: is of {len(history.loss)} replicas, must be of one network")
     if history.diverged_at is not None:
         return [_not_finite(history)]
-    findings = [_scheduler(history, planned) or _progress(history), _batchnorm(history)]
-    return [finding for finding in findings if finding is not None]
+    return list(filter(None, [_scheduler(history, planned) or _progress(history), _batchnorm(history)]))
 
 
 def _not_finite(history: History) -> Finding:

@@ -6,6 +6,7 @@ torch's global generator, so `torch.manual_seed` (or :func:`lrlib.seeded`) fixes
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -64,7 +65,7 @@ def mlp(*widths: int, activation: str = "relu", norm: str | None = None) -> nn.S
     make_activation = ACTIVATIONS[_check.choice("activation", activation, ACTIVATIONS)]
     make_norm = VECTOR_NORMS[_check.choice("norm", norm, VECTOR_NORMS)]
     layers: list[nn.Module] = [nn.Flatten()]
-    for fan_in, fan_out in zip(widths[:-2], widths[1:-1], strict=True):
+    for fan_in, fan_out in pairwise(widths[:-1]):
         layers.append(nn.Linear(fan_in, fan_out, bias=make_norm is None))
         if make_norm is not None:
             layers.append(make_norm(fan_out))
@@ -127,21 +128,21 @@ def conv_net(width: int = 16, in_channels: int = 1, num_classes: int = 10, norm:
 class _Block(nn.Module):
     """x + conv(relu(norm(conv(relu(norm(x)))))), or without the x where `skip` is False.
 
-    Where the shape changes, x is taken at every second pixel and its new channels are zero.
+    Where the channels double, x is taken at every second pixel and its new channels are zero.
     """
 
-    def __init__(self, channels_in: int, channels: int, stride: int, norm: str | None, skip: bool):
+    def __init__(self, channels_in: int, channels: int, norm: str | None, skip: bool):
         super().__init__()
-        self.norm1, self.conv1 = PICTURE_NORMS[norm](channels_in), _conv(channels_in, channels, stride, norm)
+        self.stride, self.new_channels, self.skip = channels // channels_in, channels - channels_in, skip
+        self.norm1, self.conv1 = PICTURE_NORMS[norm](channels_in), _conv(channels_in, channels, self.stride, norm)
         self.norm2, self.conv2 = PICTURE_NORMS[norm](channels), _conv(channels, channels, 1, norm)
-        self.stride, self.new_channels, self.skip = stride, channels - channels_in, skip
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = self.conv1(F.relu(self.norm1(x)))
         out = self.conv2(F.relu(self.norm2(out)))
         if not self.skip:
             return out
-        if self.stride > 1 or self.new_channels:
+        if self.new_channels:
             x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
         return x + out
 
@@ -165,7 +166,7 @@ class PreResNet(nn.Module):
         skip: whether the shortcuts are there.
 
     Raises:
-        TypeError: a number is not an integer, or `skip` is not a bool.
+        TypeError: a number is not an integer.
         ValueError: a number is out of its range, or the norm is unknown.
 
     Example:
@@ -189,18 +190,11 @@ class PreResNet(nn.Module):
         if depth < 8 or depth % 6 != 2:
             raise ValueError(f"depth={depth!r}: must be 6n + 2 with n >= 1, such as 8, 14, 20, 32, 56")
         width, in_channels, num_classes = _checked(norm, width=width, in_channels=in_channels, num_classes=num_classes)
-        if not isinstance(skip, bool):
-            raise TypeError(f"skip={skip!r}: must be True or False")
         self.stem = _conv(in_channels, width, 1, norm)
-        blocks, channels_in = [], width
-        for stage in range(3):
-            channels = width * 2**stage
-            for i in range((depth - 2) // 6):
-                blocks.append(_Block(channels_in, channels, 2 if stage and i == 0 else 1, norm, skip))
-                channels_in = channels
-        self.blocks = nn.Sequential(*blocks)
-        self.norm = PICTURE_NORMS[norm](channels_in)
-        self.head = nn.Linear(channels_in, num_classes)
+        widths = [width] + [width * 2**stage for stage in range(3) for _ in range((depth - 2) // 6)]
+        self.blocks = nn.Sequential(*(_Block(before, after, norm, skip) for before, after in pairwise(widths)))
+        self.norm = PICTURE_NORMS[norm](widths[-1])
+        self.head = nn.Linear(widths[-1], num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits of shape (B, num_classes) of pictures of shape (B, in_channels, H, W)."""

@@ -62,16 +62,9 @@ def label_lines(ax: plt.Axes) -> None:
     moved = np.maximum.accumulate(heights.clip(ax.bbox.y0, ax.bbox.y1) - least)
     moved = np.minimum(moved, ax.bbox.y1 - least.max(initial=0.0)) + least
     for (height, point, label, color), y in zip(ends, moved, strict=True):
-        ax.annotate(
-            label,
-            xy=point,
-            xytext=(4, (y - height) * 72 / dpi),
-            textcoords="offset points",
-            color=color,
-            va="center",
-            fontsize=9.5,
-            annotation_clip=False,
-        )
+        rise = (y - height) * 72 / dpi
+        text = ax.annotate(label, point, (4, rise), textcoords="offset points", annotation_clip=False)
+        text.set(color=color, va="center", fontsize=9.5)
 
 
 def band(ax: plt.Axes, x: Sequence[float], runs: np.ndarray, label: str, **line) -> None:

@@ -78,13 +78,6 @@ def spectral_radius(lr_times_h: np.ndarray, momentum: np.ndarray) -> np.ndarray:
     return np.where(discriminant >= 0, real, np.sqrt(beta))
 
 
-def _curvatures(h_min: float, h_max: float) -> tuple[float, float]:
-    h_min, h_max = _check.positive("h_min", h_min), _check.positive("h_max", h_max)
-    if h_max < h_min:
-        raise ValueError(f"h_max={h_max!r}: must be >= {h_min}, the smallest curvature")
-    return h_min, h_max
-
-
 def best_rate(h_min: float, h_max: float) -> tuple[float, float]:
     r"""The best constant rate of gradient descent, and the factor by which it shrinks the error per step.
 
@@ -101,7 +94,8 @@ def best_rate(h_min: float, h_max: float) -> tuple[float, float]:
         >>> best_rate(1.0, 9.0)
         (0.2, 0.8)
     """
-    h_min, h_max = _curvatures(h_min, h_max)
+    h_min = _check.positive("h_min", h_min)
+    h_max = _check.at_least("h_max", h_max, h_min)
     return 2 / (h_min + h_max), (h_max - h_min) / (h_max + h_min)
 
 
@@ -123,7 +117,7 @@ def best_momentum(h_min: float, h_max: float) -> tuple[float, float, float]:
         >>> best_momentum(1.0, 9.0)
         (0.25, 0.25, 0.5)
     """
-    h_min, h_max = _curvatures(h_min, h_max)
-    low, high = np.sqrt(h_min), np.sqrt(h_max)
+    low = np.sqrt(_check.positive("h_min", h_min))
+    high = np.sqrt(_check.at_least("h_max", h_max, h_min))
     rho = float((high - low) / (high + low))
     return float((2 / (low + high)) ** 2), rho**2, rho

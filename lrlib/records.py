@@ -62,11 +62,8 @@ class Record:
             f"{self.name}: {len(self.rows)} {runs}{_seeds_in_words(p['seeds'])} on {p['device']}, torch {p['torch']}, "
             f"{p['date']}, commit {p['commit']}, {p['seconds']:.0f} s"
         )
-        if not self.complete:
-            text += "; incomplete"
-        if self.stale:
-            text += "; stale: the code that made it has changed since"
-        return text
+        text += "" if self.complete else "; incomplete"
+        return text + ("; stale: the code that made it has changed since" if self.stale else "")
 
 
 def _seeds_in_words(seeds: list[int]) -> str:

@@ -205,7 +205,6 @@ def test_skip_and_plain_start_from_the_same_weights():
         (lambda: PreResNet(8.0), TypeError, r"depth=8.0: must be an integer"),
         (lambda: PreResNet(width=0), ValueError, r"width=0: must be an integer >= 1"),
         (lambda: PreResNet(norm="none"), ValueError, r"norm='none': must be one of"),
-        (lambda: PreResNet(skip=1), TypeError, r"skip=1: must be True or False"),
     ],
 )
 def test_bad_arguments_are_named_at_construction(make, error, message):

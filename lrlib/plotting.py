@@ -1,7 +1,6 @@
 """One figure style for the whole book: colour-blind safe colours, varied dashes, labels on the lines."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,33 +12,11 @@ __all__ = ["COLORS", "DASHES", "label_lines", "band", "dot_intervals"]
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1)), (0, (8, 2)), (0, (2, 2)))
 
-_STYLE: dict[str, Any] = {
-    "figure.figsize": (7.2, 3.6),
-    "figure.dpi": 110,
-    "figure.constrained_layout.use": True,
-    "axes.prop_cycle": cycler(color=COLORS) + cycler(linestyle=DASHES),
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.labelsize": 10.5,
-    "grid.color": "#d9d9d9",
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.8,
-    "legend.frameon": False,
-    "legend.fontsize": 9.5,
-    "xtick.labelsize": 9.5,
-    "ytick.labelsize": 9.5,
-    "font.size": 10.5,
-    "image.cmap": "viridis",
-}
-
 
 def use_style() -> None:
     """Make the book's style matplotlib's default for this process."""
-    plt.style.use(["default", _STYLE])
+    cycle = cycler(color=COLORS) + cycler(linestyle=DASHES)
+    plt.style.use(["default", "lrlib.book", {"axes.prop_cycle": cycle}])
 
 
 def label_lines(ax: plt.Axes) -> None:

@@ -1,5 +1,6 @@
 """What a newcomer meets first: citation, forms, workflows, and links that lead to a project and not to a registry."""
 
+import ast
 import json
 import re
 import runpy
@@ -107,3 +108,26 @@ def test_links_lead_to_a_project_and_not_to_a_registry(path):
     if path.suffix == ".ipynb":
         text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
     assert REGISTRIES.findall(text) == []
+
+
+def private_names(source):
+    """What a test takes from lrlib that begins with an underscore; _torchvision is a helper with a test of its own.
+
+    >>> private_names("from lrlib import stats, _check\\nstats._mean(1); stats.__name__; other._x")
+    ['_check', 'stats._mean']
+    """
+    tree = ast.parse(source)
+    imports = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and str(n.module).startswith("lrlib")]
+    taken = [alias.asname or alias.name for node in imports for alias in node.names]
+    private = [name for name in taken if name.startswith("_") and name != "_torchvision"]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and re.match("_(?!_|repr_)", node.attr):
+            first = ast.unparse(node.value).partition(".")[0]
+            if first in taken or first == "lrlib":
+                private.append(ast.unparse(node))
+    return private
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("*.py")), ids=lambda path: path.stem)
+def test_tests_use_the_public_names_of_lrlib(path):
+    assert private_names(path.read_text(encoding="utf-8")) == []

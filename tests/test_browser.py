@@ -47,6 +47,15 @@ THIN_OUT_BLOCKS = """() => {
     else blocks.add(key.join());
   }
 }"""
+# Explorers start when the reader comes near them.
+SCROLL_THROUGH = """async () => {
+  for (const explorer of document.querySelectorAll(".lr-explorer")) {
+    explorer.scrollIntoView();
+    for (let k = 0; k < 100 && !explorer.dataset.live; k++) await new Promise((done) => setTimeout(done, 50));
+    if (!explorer.dataset.live) console.error(`${explorer.id} has not started`);
+  }
+  scrollTo(0, 0);
+}"""
 AXE = "(rules) => axe.run(document, {resultTypes: ['violations'], preload: false, iframes: false, ...rules})"
 LONG_LINES = """() => [...document.querySelectorAll("pre:has(> .line)")]
   .filter((listing) => listing.scrollWidth > listing.clientWidth + 1)
@@ -81,6 +90,7 @@ async def visit(browser, path: Path, root: Path, axe: str) -> dict[str, list[str
     await page.goto(path.as_uri())
     await page.wait_for_load_state("load")
     await page.evaluate("async () => { if (window.MathJax) await MathJax.startup.promise; }")
+    await page.evaluate(SCROLL_THROUGH)
 
     wide += [f"{name} on a wide screen: {box}" for box in await page.evaluate(SCROLLING)]
     for size in (WIDE, PHONE):

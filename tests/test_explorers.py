@@ -1,6 +1,8 @@
 """The explorers in a headless Chromium: their formulas against lrlib, and what they do under mouse and keyboard."""
 
+import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -549,6 +551,23 @@ def test_the_scanner_plays_and_takes_a_picture_of_ones_own(page, tmp_path):
     (tmp_path / "no.png").write_text("no picture")
     explorer.locator("input[type=file]").set_input_files(tmp_path / "no.png")
     explorer.get_by_text("not a picture").wait_for()
+
+
+PLACE = re.compile(
+    r'<div class="lr-explorer" data-explorer="(\w+)" id="explorer-(\w+)">\n\n'
+    r'<img src="_static/explorers/(\w+)\.png" alt="([^"]{40,})">\n\n</div>'
+)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "book").glob("*.*[bd]")), ids=lambda path: path.name)
+def test_an_explorers_place_in_a_source_is_complete(path):
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        text = "\n\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
+    places = PLACE.findall(text)
+    assert len(places) == text.count("lr-explorer"), "write it as CONTRIBUTING.md shows"
+    assert all(name == anchor == picture and name in NAMES for name, anchor, picture, _ in places)
+    assert len({name for name, *_ in places}) == len(places)
 
 
 def test_without_scripts_there_is_a_figure_with_a_description(browser, url):

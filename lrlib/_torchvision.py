@@ -9,18 +9,7 @@ from types import ModuleType
 
 import torch
 
-_SCHEMAS = (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
-_libraries: list[torch.library.Library] = []  # an operator lives as long as the library that declared it
-
-
-def _declare_missing() -> None:
-    library = torch.library.Library("torchvision", "DEF")
-    for schema in _SCHEMAS:
-        library.define(schema)
-    _libraries.append(library)
+_SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 def datasets() -> ModuleType:
@@ -32,8 +21,9 @@ def datasets() -> ModuleType:
     try:
         import torchvision.datasets
     except RuntimeError as error:
-        if "torchvision::" not in str(error) or _libraries:
+        if "torchvision::" not in str(error) or hasattr(torch.ops.torchvision, "nms"):
             raise ImportError(f"torchvision does not load: {error}") from error
-        _declare_missing()
+        for operator in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{operator}", _SCHEMA)
         return datasets()
     return torchvision.datasets

@@ -6,7 +6,6 @@ replicas (:meth:`Run.stop`), change the rates to come (`run.rates`), renew pictu
 that a run remembers is in its callbacks.
 """
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -17,8 +16,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from lrlib import _check, runtime
+from lrlib.architecture import copied
 from lrlib.data import Dataset
-from lrlib.stack import Loss, Stack
+from lrlib.minibatches import check_data, check_statistics
+from lrlib.stack import Loss, Stack, wide
 
 if TYPE_CHECKING:
     from lrlib.training import Run
@@ -35,8 +36,9 @@ def evaluate(
 ) -> tuple:
     """Mean loss and accuracy in evaluation mode, of one network or of each in a stack; its training mode is restored.
 
-    The accuracy is that of the largest of two or more outputs, or of the sign of a single one, where y are whole
-    numbers, one an example; it is NaN for anything else.
+    The accuracy is that of the largest of C >= 2 outputs, where y are whole numbers in [0, C), one an example, or of
+    the sign of a single output, where y are 0 and 1; it is NaN for anything else. Outputs in half precision are taken
+    to float32.
 
     Args:
         model: maps x of shape (N, ...) to outputs (N, ...), such as logits (N, classes); or a :class:`Stack` of them.
@@ -48,7 +50,9 @@ def evaluate(
         Two floats; of a stack two arrays of shape (R,).
 
     Raises:
-        ValueError: x is empty, or x and y differ in length.
+        TypeError: x or y is no tensor.
+        ValueError: x is empty, x and y differ in length, or there are several batches for a BatchNorm layer without
+            running statistics.
 
     Example:
         >>> x, y = torch.eye(3), torch.arange(3)
@@ -56,18 +60,18 @@ def evaluate(
         1.0
     """
     batch_size = _check.integer("batch_size", batch_size, 1)
-    if len(x) == 0 or len(x) != len(y):
-        raise ValueError(f"x, y: have lengths {len(x)} and {len(y)}, must be equal and >= 1")
+    check_data(x, y)
+    check_statistics(model.template if isinstance(model, Stack) else model, len(x), batch_size)
     size = model.size if isinstance(model, Stack) else 1
     totals = torch.zeros(2, size, dtype=torch.float64, device=x.device)
     with runtime.modes_kept(model):
         model.eval()
         for xs, ys in zip(x.split(batch_size), y.split(batch_size), strict=True):
             if isinstance(model, Stack):
-                outputs = model(xs[None])
+                outputs = wide(model(xs[None]))
                 values = model.loss_of(outputs, ys[None], loss)
             else:
-                outputs = model(xs)[None]
+                outputs = wide(model(xs))[None]
                 values = loss(outputs[0], ys).reshape(1)
             totals[0] += values.double() * len(xs)
             totals[1] += _right(outputs, ys)
@@ -77,7 +81,8 @@ def evaluate(
 
 def _right(outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor | float:
     """How many of the outputs (R, N, ...) name the right class, (R,); NaN where they name none."""
-    if y.ndim != 1 or y.is_floating_point() and not (y == y.round()).all() or outputs.ndim > 3:
+    classes = 2 if outputs.ndim == 2 else max(2, outputs.shape[2])
+    if y.ndim != 1 or outputs.ndim > 3 or not ((y >= 0) & (y < classes) & (y == y.long())).all():
         return math.nan
     if outputs.ndim == 2 or outputs.shape[2] == 1:
         return ((outputs.view(len(outputs), -1) > 0) == y).sum(1)
@@ -96,6 +101,7 @@ class Callback:
     """
 
     needs_moves = False  # whether it reads `run.moves`
+    remembers: tuple[str, ...] = ()  # the attributes that a resumed run needs
 
     def __init__(self, *, every: int | None = None, at: Iterable[int] | None = None):
         if (every is None) == (at is None):
@@ -115,6 +121,15 @@ class Callback:
 
     def finish(self, run: "Run") -> None:
         """Called after the last update, before the last evaluation."""
+
+    def state_dict(self) -> dict:
+        """What a resumed run needs of it, a part of :meth:`Run.state_dict`."""
+        return {name: getattr(self, name) for name in self.remembers}
+
+    def load_state_dict(self, state: dict, run: "Run") -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
 class Periodic(Callback):
@@ -171,6 +186,8 @@ class Evaluate(Callback):
         ([0, 10, 20], (3, 3))
     """
 
+    remembers = ("steps", "_found")
+
     def __init__(
         self,
         x: torch.Tensor,
@@ -183,14 +200,15 @@ class Evaluate(Callback):
         super().__init__(every=every, at=at)
         self._x, self._y, self._loss = x, y, loss
         self.steps: list[int] = []
-        self._found: list[tuple] = []
+        self._found: list[list] = []  # losses and accuracies, numbers or lists of R
 
     def due(self, step: int) -> bool:
         return super().due(step) or (step == 0 and self.every is not None)
 
     def __call__(self, run: "Run") -> None:
         self.steps.append(run.step)
-        self._found.append(evaluate(run.model, self._x, self._y, self._loss))
+        found = evaluate(run.model, self._x, self._y, self._loss)
+        self._found.append([np.asarray(values).tolist() for values in found])
 
     def again(self, run: "Run") -> None:
         """Measure, in the place of the last evaluation where there was one at this step."""
@@ -201,11 +219,11 @@ class Evaluate(Callback):
 
     @property
     def loss(self) -> np.ndarray:
-        return np.stack([loss for loss, _ in self._found], axis=-1)
+        return np.stack([np.asarray(loss) for loss, _ in self._found], axis=-1)
 
     @property
     def accuracy(self) -> np.ndarray:
-        return np.stack([accuracy for _, accuracy in self._found], axis=-1)
+        return np.stack([np.asarray(accuracy) for _, accuracy in self._found], axis=-1)
 
 
 class WeightAverage(Callback):
@@ -243,6 +261,8 @@ class WeightAverage(Callback):
         2.0
     """
 
+    remembers = ("count", "_means")
+
     def __init__(self, at: Iterable[int], decay: float | None = None):
         super().__init__(at=_check.increasing("at", at, 1))
         self._decay = None if decay is None else _check.below_one("decay", decay)
@@ -258,7 +278,7 @@ class WeightAverage(Callback):
         """Let the present weights of a model enter; its buffers are those of the average from now on."""
         weights = [p.detach().to(torch.promote_types(p.dtype, torch.float32)) for p in model.parameters()]
         if self._model is None:
-            self._model = copy.deepcopy(model)
+            self._model = copied(model)
             self._means = [weight.clone() for weight in weights]
         share = 1 / (self.count + 1) if self._decay is None else 1 - self._decay
         for mean, weight in zip(self._means, weights, strict=True):
@@ -266,6 +286,17 @@ class WeightAverage(Callback):
         for mine, buffer in zip(self._model.buffers(), model.buffers(), strict=True):
             mine.copy_(buffer)
         self.count += 1
+
+    def state_dict(self):
+        return super().state_dict() | {"buffers": [] if self._model is None else list(self._model.buffers())}
+
+    def load_state_dict(self, state, run):
+        buffers = state.pop("buffers")
+        super().load_state_dict(state, run)
+        if self.count:
+            self._model = copied(run.model)
+            for mine, buffer in zip(self._model.buffers(), buffers, strict=True):
+                mine.copy_(buffer)
 
     @property
     def model(self) -> nn.Module:
@@ -311,6 +342,7 @@ class UpdateRatios(Callback):
     """
 
     needs_moves = True
+    remembers = ("names", "_rows", "_whole")
 
     def __init__(self, every: int = 1):
         super().__init__(every=every)
@@ -323,8 +355,8 @@ class UpdateRatios(Callback):
 
     def __call__(self, run: "Run") -> None:
         self.names = run.names
-        moved = torch.stack([move.flatten(1).norm(dim=1) for move in run.moves])
-        before = torch.stack([(p + m).flatten(1).norm(dim=1) for p, m in zip(run.weights, run.moves, strict=True)])
+        moved = torch.stack([_length(move) for move in run.moves])
+        before = torch.stack([_length(p + m) for p, m in zip(run.weights, run.moves, strict=True)])
         self._rows.append(moved / before)
         self._whole.append(moved.norm(dim=0) / before.norm(dim=0))
 
@@ -343,6 +375,11 @@ class UpdateRatios(Callback):
             return np.empty(0)
         values = torch.stack(self._whole).double().cpu().numpy()
         return values[:, 0] if values.shape[1] == 1 else values
+
+
+def _length(p: torch.Tensor) -> torch.Tensor:
+    """Of a parameter of each replica, (R,), at least in float32."""
+    return p.flatten(1).norm(dim=1, dtype=torch.promote_types(p.dtype, torch.float32))
 
 
 def plateaus(
@@ -365,8 +402,8 @@ def plateaus(
 
     Raises:
         TypeError: `patience` is not an integer.
-        ValueError: an argument is out of its range, or a reading is negative in mode "rel", where a fraction of the
-            best is no improvement of it.
+        ValueError: an argument is out of its range, or a reading is negative in mode "rel" with a threshold > 0, where
+            a fraction of the best is no improvement of it.
 
     Source: `torch.optim.lr_scheduler.ReduceLROnPlateau`, which cuts at these readings.
 
@@ -379,8 +416,10 @@ def plateaus(
     (_check.below_one if threshold_mode == "rel" else _check.nonnegative)("threshold", threshold)
     found, best, waited = [], math.inf, 0
     for position, value in enumerate(losses):
-        if threshold_mode == "rel" and value < 0:
-            raise ValueError(f"losses[{position}]={value!r}: must be >= 0 in mode 'rel'; use threshold_mode='abs'")
+        if threshold_mode == "rel" and threshold and value < 0:
+            raise ValueError(
+                f"losses[{position}]={value!r}: must be >= 0 for a relative threshold={threshold!r}; use 0"
+            )
         limit = best * (1 - threshold) if threshold_mode == "rel" else best - threshold
         if value < limit:
             best, waited = value, 0
@@ -395,6 +434,8 @@ def plateaus(
 class _Plateau(Callback):
     """Reads the validation loss of a run of one network, or of each replica, and acts at plateaus."""
 
+    remembers: tuple[str, ...] = ("steps", "_readings")
+
     def __init__(self, valid: Dataset, *, every: int, patience: int, threshold: float, loss: Loss):
         super().__init__(every=every)
         if not isinstance(valid, Dataset):
@@ -403,12 +444,12 @@ class _Plateau(Callback):
         self._valid, self._loss = valid, loss
         self._patience, self._threshold = patience, threshold
         self.steps: list[int] = []
-        self._readings: list[np.ndarray] = []
+        self._readings: list[list[float]] = []
 
     @property
     def readings(self) -> list:
         """The validation losses at these steps, floats, or arrays (R,) of a stack."""
-        return [values.item() if values.size == 1 else values for values in self._readings]
+        return [values[0] if len(values) == 1 else np.array(values) for values in self._readings]
 
     def start(self, run: "Run") -> None:
         if self.steps:
@@ -427,7 +468,7 @@ class _Plateau(Callback):
         """A new reading; then for each replica the positions of its plateaus."""
         values, _ = evaluate(run.model, self._valid.x_test, self._valid.y_test, self._loss)
         self.steps.append(run.step)
-        self._readings.append(np.atleast_1d(values))
+        self._readings.append(np.atleast_1d(values).tolist())
         return [plateaus(column, self._patience, self._threshold) for column in np.array(self._readings).T]
 
 
@@ -441,7 +482,7 @@ class ReduceOnPlateau(_Plateau):
         patience: the number of readings without improvement that are borne, >= 0.
         threshold: the relative improvement that counts as one, in [0, 1).
         max_cuts: the plateau after so many cuts ends the run; default: never.
-        loss: as in :func:`lrlib.train`, >= 0.
+        loss: as in :func:`lrlib.train`, >= 0 unless the threshold is 0.
 
     Attributes:
         steps: the numbers of updates done at which the loss was read.
@@ -465,6 +506,8 @@ class ReduceOnPlateau(_Plateau):
         >>> len(watch.cuts), len(history.lr) < 2000
         (2, True)
     """
+
+    remembers = ("steps", "_readings", "cuts")
 
     def __init__(
         self,
@@ -505,7 +548,7 @@ class EarlyStopping(_Plateau):
         every: updates between two readings, >= 1.
         patience: the number of readings without improvement that are borne, >= 0.
         threshold: the relative improvement that counts as one, in [0, 1).
-        loss: as in :func:`lrlib.train`, >= 0.
+        loss: as in :func:`lrlib.train`, >= 0 unless the threshold is 0.
 
     Attributes:
         steps, readings: as of :class:`ReduceOnPlateau`.
@@ -528,6 +571,8 @@ class EarlyStopping(_Plateau):
         True
     """
 
+    remembers = ("steps", "_readings", "_best")
+
     def __init__(
         self,
         valid: Dataset,
@@ -542,9 +587,9 @@ class EarlyStopping(_Plateau):
 
     def __call__(self, run: "Run") -> None:
         found = self.read(run)
-        past, now = np.array(self._readings[:-1]).reshape(-1, run.size), self._readings[-1]
+        past, now = np.array(self._readings[:-1]).reshape(-1, run.size), np.array(self._readings[-1])
         lowest = np.nanmin(np.vstack([np.full((1, run.size), np.inf), past]), axis=0)
-        state = [*run.weights, *run.buffers]
+        state = run.values
         if not self._best:
             self._best = [tensor.clone() for tensor in state]
         for r in np.flatnonzero(now < lowest):
@@ -553,7 +598,7 @@ class EarlyStopping(_Plateau):
         run.stop([r for r, positions in enumerate(found) if positions])
 
     def finish(self, run: "Run") -> None:
-        for best, tensor in zip(self._best, [*run.weights, *run.buffers], strict=False):
+        for best, tensor in zip(self._best, run.values, strict=False):
             tensor.copy_(best)
 
 

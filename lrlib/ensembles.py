@@ -9,7 +9,6 @@ No function here writes to the model it is given, but for :func:`refresh_batchno
 """
 
 import contextlib
-import copy
 import itertools
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,16 +19,17 @@ import numpy as np
 import torch
 from scipy.spatial.distance import pdist
 from torch import nn
-from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lrlib import _check, runtime
+from lrlib.architecture import called, copied
 from lrlib.callbacks import Callback, evaluate
 from lrlib.data import Dataset
+from lrlib.minibatches import check_data, check_statistics
 from lrlib.rules import SGD
 from lrlib.schedules import Schedule
-from lrlib.stack import Stack
+from lrlib.stack import Stack, wide
 from lrlib.training import train
 
 __all__ = [
@@ -167,13 +167,16 @@ class Snapshots(Callback, Sequence):
             content = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # damaged lists of a zip file raise errors of every kind
             raise ValueError(f"{file}: is damaged or holds more than tensors ({type(error).__name__})") from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
+        parts = {"format", "at", "taken"}
+        if not isinstance(content, dict) or not parts <= content.keys() or content["format"] != FORMAT:
             raise ValueError(f"{file}: is not a file of snapshots, must be written by Snapshots.save")
         try:
             loaded, taken = cls(content["at"]), content["taken"]
             for k, (step, state) in enumerate(taken):
                 _check_state(f"states[{k}]", state, taken[0][1], "states[0]")
-                loaded.steps.append(step)
+                if not state:
+                    raise ValueError(f"states[{k}]: is empty, must hold tensors")
+                loaded.steps.append(_check.integer(f"steps[{k}]", step, 1))
                 loaded._states.append({name: tensor.to(device) for name, tensor in state.items()})
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{file}: {error}") from error
@@ -209,17 +212,22 @@ def refresh_batchnorm(model: nn.Module, x: torch.Tensor, batch_size: int = 500) 
     whole = len(x) // batch_size * batch_size or len(x)
     layers = model.template if isinstance(model, Stack) else model
     norms = {name: m for name, m in layers.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats}
-    buffers = _state_of(model)
-    for name, part in itertools.product(norms, ("running_mean", "running_var", "num_batches_tracked")):
-        buffers[f"{name}.{part}".lstrip(".")].zero_()
+    parts, buffers = ("running_mean", "running_var", "num_batches_tracked"), _state_of(model)
+    statistics = [buffers[f"{name}.{part}".lstrip(".")].zero_() for name, part in itertools.product(norms, parts)]
+    halves = [s for s in statistics if s.dtype in (torch.float16, torch.bfloat16)]  # too short for a mean of many
+    means = [half.float() for half in halves]
     with runtime.modes_kept(model), contextlib.ExitStack() as restored:
         for norm in norms.values():
             restored.callback(setattr, norm, "momentum", norm.momentum)
         model.train()
         for k, xs in enumerate(x[:whole].split(batch_size) if norms else (), 1):
             for norm in norms.values():
-                norm.momentum = 1 / k
+                norm.momentum = 1.0 if halves else 1 / k
             _outputs(model, xs)
+            for mean, half in zip(means, halves, strict=True):
+                mean.lerp_(half.float(), 1 / k)
+    for mean, half in zip(means, halves, strict=True):
+        half.copy_(mean)
 
 
 def _outputs(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -245,7 +253,8 @@ def member_probabilities(
         prediction.
 
     Raises:
-        ValueError: no state, or one whose entries or shapes are not the model's; the message names it.
+        ValueError: no state, one whose entries or shapes are not the model's (the message names it), a model that
+            cannot be copied, or outputs that are no logits of two or more classes.
 
     Example:
         >>> model = nn.Linear(2, 2)
@@ -254,13 +263,21 @@ def member_probabilities(
         (torch.Size([3, 5, 2]), True)
     """
     states = _check_states(states, model)
+    check_data(x, x)
     batch_size = _check.integer("batch_size", batch_size, 1)
-    worker = copy.deepcopy(model).eval()
+    check_statistics(model.template if isinstance(model, Stack) else model, len(x), batch_size)
+    worker = copied(model).eval()
     load = worker.load if isinstance(worker, Stack) else worker.load_state_dict
     members = []
     for state in states:
         load(state)
-        members.append(torch.cat([_outputs(worker, xs).softmax(-1) for xs in x.split(batch_size)], dim=-2))
+        logits = torch.cat([wide(_outputs(worker, xs)) for xs in x.split(batch_size)], dim=-2)
+        if logits.ndim != (3 if isinstance(worker, Stack) else 2) or logits.shape[-1] < 2:
+            shape = tuple(logits.shape)
+            raise ValueError(f"model: has outputs of shape {shape}, must give logits (N, classes) of 2 classes or more")
+        if (logits >= 0).all() and ((logits.sum(-1) - 1).abs() < 1e-3).all():
+            raise ValueError("model: gives probabilities, must give logits, before the softmax")
+        members.append(logits.softmax(-1))
     return torch.stack(members)
 
 
@@ -269,6 +286,9 @@ def _check_probabilities(probabilities: torch.Tensor, y: torch.Tensor) -> None:
         raise ValueError(f"probabilities, y: have {probabilities.shape} and {y.shape}, must be (N >= 1, classes), (N,)")
     if not ((probabilities >= 0).all() and ((probabilities.sum(1) - 1).abs() < 0.01).all()):
         raise ValueError("probabilities: are negative or do not add up to 1, must be probabilities, not logits")
+    classes = probabilities.shape[1]
+    if y.dtype not in (torch.uint8, torch.int32, torch.int64) or not ((y >= 0) & (y < classes)).all():
+        raise ValueError(f"y: is {y.dtype} from {y.min()} to {y.max()}, must be whole numbers in [0, {classes - 1}]")
 
 
 def negative_log_likelihood(probabilities: torch.Tensor, y: torch.Tensor) -> float:
@@ -412,11 +432,11 @@ class _Bent(nn.Module):
 
     def __init__(self, model: nn.Module, path: StatePath):
         super().__init__()
-        self._net, self._path = [copy.deepcopy(model).train()], path
+        self._net, self._path = [copied(model).train()], path
         self._control = nn.ParameterList((path.control or {}).values())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional_call(self._net[0], self._path._mixed(torch.rand((), device=x.device)), x)
+        return called(self._net[0], self._path._mixed(torch.rand((), device=x.device)), x)
 
 
 def train_path(
@@ -438,7 +458,7 @@ def train_path(
     estimate of that of :math:`\int_0^1 L(\theta(t))\,dt`. BatchNorm uses the statistics of the batch.
 
     Args:
-        model: the architecture.
+        model: the architecture; of its tensors only those that no state holds, its non-persistent buffers, are read.
         start, end: states θ_a and θ_b.
         data: mini-batches are drawn from its training part.
         schedule: the rate of the update of θ_c.
@@ -464,8 +484,10 @@ def train_path(
     """
     _check.choice("kind", kind, ("bezier", "polygon"))
     start, end = _check_states([start, end], model)
-    names = [name for name, p in model.named_parameters() if p.requires_grad]
-    control = {name: nn.Parameter((start[name] + end[name]) / 2) for name in names}
+    control, own = {}, dict[nn.Parameter, nn.Parameter]()  # one control point for all names of a tied parameter
+    for name, p in model.named_parameters(remove_duplicate=False):
+        if p.requires_grad:
+            control[name] = own.setdefault(p, nn.Parameter((start[name] + end[name]) / 2))
     bent, rule = _Bent(model, StatePath(start, end, kind, control)), SGD(momentum=0.9)
     examples = data.x_train, data.y_train
     history = train(bent, examples, schedule, steps=steps, batch_size=batch_size, optimizer=rule, seed=seed)
@@ -507,7 +529,7 @@ def path_loss(
         array([0.6931, 0.3133])
     """
     _check_states([path.start], model)
-    worker = copy.deepcopy(model)
+    worker = copied(model)
     measured = np.empty((2, len(positions)))
     for k, t in enumerate(positions):
         worker.load_state_dict(path.at(t))

@@ -186,6 +186,8 @@ def train_grid(
     rule = SGD() if optimizer is None else optimizer
     if not isinstance(rule, Rule):
         raise TypeError(f"optimizer={optimizer!r}: must be a rule of lrlib.rules")
+    if not isinstance(data, Dataset) and not callable(data):
+        raise TypeError(f"data={data!r}: must be a Dataset, or a function that returns one")
     here = data if isinstance(data, Dataset) else data()
     options = {"steps": steps, "batch_size": batch_size, "optimizer": rule, "loss": loss, "eval_every": eval_every}
     job = _Job(make_model, here, entries, options, order_seed)
@@ -308,8 +310,9 @@ def _choose(job: _Job, data: Dataset, shard: Sequence[Cell], size: int, way: str
         return "loop", "asked for" if way else "a single run"
     try:
         pair = Stack([job.model(seed, data.x_train.device) for _, seed in (shard[0], shard[-1])])
-        pair.check(data.x_train[:2])
-        pair.losses(data.x_train[None, :2], data.y_train[None, :2], job.options["loss"]).sum().backward()
+        x, y = (part[: job.options["batch_size"]] for part in (data.x_train, data.y_train))
+        pair.check(x[:2])
+        pair.losses(x[None], y[None], job.options["loss"]).sum().backward()
     except Exception as error:  # whatever keeps a model from being stacked, one by one it can be trained
         problem = (str(error).splitlines() or [type(error).__name__])[0]
         if way == "stack":

@@ -7,6 +7,7 @@ values, and read row by row with red, green and blue interleaved. A value :math:
 steps; the last one is held.
 """
 
+import contextlib
 import os
 import warnings
 
@@ -115,16 +116,25 @@ def _scan_order(size: tuple[int, int], order: str) -> np.ndarray:
     elif order == "boustrophedon":
         places[1::2] = places[1::2, ::-1]
     elif order == "hilbert":
-        places = _hilbert_index(max(size))[:height, :width].argsort(axis=None)
+        rows, columns = np.indices((height, width))
+        places = _hilbert_index(columns, rows, max(size)).argsort(axis=None)
     return places.ravel()
 
 
-def _hilbert_index(side: int) -> np.ndarray:
-    """Where each pixel comes on the Hilbert curve, in a square of at least this side."""
-    index = np.zeros((1, 1), dtype=int)
-    while len(index) < side:  # four copies of the curve: transposed, two as they are, transposed and turned round
-        n = index.size
-        index = np.block([[index.T, 3 * n + index[::-1, ::-1].T], [n + index, 2 * n + index]])
+def _hilbert_index(x: np.ndarray, y: np.ndarray, side: int) -> np.ndarray:
+    """Where (x, y) comes on the Hilbert curve, quadrant by quadrant from the largest (Wikipedia's xy2d, vectorised)."""
+    x, y, index = x.copy(), y.copy(), np.zeros_like(x)
+    half = 1 << max(0, (side - 1).bit_length() - 1)
+    while half:
+        right, lower = (x & half) > 0, (y & half) > 0
+        index += half * half * ((3 * right) ^ lower)
+        turn, flip = ~lower, ~lower & right
+        x, y = (
+            np.where(flip, 2 * half - 1 - (x & (2 * half - 1)), x),
+            np.where(flip, 2 * half - 1 - (y & (2 * half - 1)), y),
+        )
+        x, y = np.where(turn, y, x), np.where(turn, x, y)
+        half //= 2
     return index
 
 
@@ -141,7 +151,7 @@ def _planes(image) -> list[Image.Image]:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             picture = Image.open(image)
-        except (OSError, Image.DecompressionBombError, SyntaxError) as error:
+        except Exception as error:  # of many kinds, by the format
             if isinstance(error, OSError) and error.errno is not None:  # no such file, no permission
                 raise
             raise ValueError(f"{name}: is not a picture that can be read ({error})") from error
@@ -159,38 +169,41 @@ def _planes_of_picture(picture: Image.Image, name: str) -> list[Image.Image]:
     _check_size(name, *picture.size)
     try:
         picture.load()
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # of many kinds, by the format
         raise ValueError(f"{name}: is cut off or damaged ({error})") from error
-    picture = ImageOps.exif_transpose(picture)
+    with contextlib.suppress(Exception):  # an orientation that cannot be read is none
+        picture = ImageOps.exif_transpose(picture)
     if picture.mode == "F":
-        return _planes_of_array(np.asarray(picture))
+        return _planes_of_array(np.asarray(picture), name)
     if picture.mode.startswith("I"):  # 16 bits; PIL's mode for them is "I" in older files
         values = np.asarray(picture)
         if values.min() < 0 or values.max() > 65_535:
             raise ValueError(f"{name}: has values from {values.min()} to {values.max()}, must be in [0, 65,535]")
-        return _planes_of_array(values.astype(np.uint16))
+        values = np.where(values == picture.info.get("transparency"), 65_535, values)
+        return _planes_of_array(values.astype(np.uint16), name)
     if picture.has_transparency_data:
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
     return list(picture.convert("RGB").split())
 
 
-def _planes_of_array(array: np.ndarray) -> list[Image.Image]:
+def _planes_of_array(array: np.ndarray, name: str = "image") -> list[Image.Image]:
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
-        raise ValueError(f"image: has shape {array.shape}, must be (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)")
+        raise ValueError(f"{name}: has shape {array.shape}, must be (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)")
     height, width, channels = array.shape
-    _check_size("image", width, height)
+    _check_size(name, width, height)
     if array.dtype in (bool, np.uint8):
         whole = array * np.uint8(255) if array.dtype == bool else array
-        return _planes_of_picture(Image.fromarray(whole[..., 0] if channels == 1 else whole), "image")
+        return _planes_of_picture(Image.fromarray(whole[..., 0] if channels == 1 else whole), name)
     if array.dtype != np.uint16 and array.dtype.kind != "f":
-        raise TypeError(f"image: is of type {array.dtype}, must be uint8, uint16, bool or floating")
+        raise TypeError(f"{name}: is of type {array.dtype}, must be uint8, uint16, bool or floating")
     values = array.astype(np.float32) / (65_535 if array.dtype == np.uint16 else 1)
     if not np.isfinite(values).all():
-        raise ValueError("image: holds NaN or infinite values, must be finite")
+        raise ValueError(f"{name}: holds NaN or infinite values, must be finite")
     if values.min() < 0 or values.max() > 1:
-        raise ValueError(f"image: has values from {values.min():g} to {values.max():g}, floats must be in [0, 1]")
+        raise ValueError(f"{name}: has values from {values.min():g} to {values.max():g}, floats must be in [0, 1]")
     if channels == 4:
         alpha = values[..., 3:]
         values = values[..., :3] * alpha + (1 - alpha)

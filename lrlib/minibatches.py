@@ -122,6 +122,9 @@ class Loader:
                 if not isinstance(pair, list | tuple) or len(pair) != 2:
                     kind = f"{len(pair)} parts" if isinstance(pair, list | tuple) else f"a {type(pair).__name__}"
                     raise ValueError(f"data: gave a batch of {kind}, must give pairs (inputs, targets)")
+                if not all(isinstance(part, torch.Tensor) and len(part) for part in pair):
+                    kinds = " and ".join(f"{type(part).__name__} of {getattr(part, 'shape', '?')}" for part in pair)
+                    raise ValueError(f"data: gave a batch of {kinds}, must give pairs of tensors, not empty")
                 yield pair[0].to(self.device)[None], pair[1].to(self.device)[None]
         raise ValueError("data: is empty, must give batches")
 

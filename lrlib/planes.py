@@ -37,6 +37,8 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
         raise ValueError("model: must have a parameter that requires a gradient")
     if len({(p.dtype, p.device) for p in parameters.values()}) > 1:
         raise ValueError("model: has parameters of several dtypes or devices, must be of one")
+    if any(p.is_complex() for p in parameters.values()):
+        raise ValueError("model: has complex parameters, must have real ones")
     return parameters
 
 

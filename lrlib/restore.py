@@ -3,11 +3,14 @@
 import contextlib
 import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lrlib.runtime import modes_kept
 
@@ -19,11 +22,12 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer, data) -> Iterat
     """Put everything that a run changes back as it was, whatever happens inside the block.
 
     That is of the model its weights, buffers (also rebound ones), gradients, training modes and requires_grad; of the
-    optimizer its state and groups; the random generators of Python and NumPy and those of a data loader.
+    optimizer its state and groups; the random generators of Python and NumPy, and those that a data loader, its
+    samplers, its data set and its functions hold.
 
     Args:
         model, optimizer: that are trained.
-        data: whose random generators are put back, where it is a `DataLoader`.
+        data: whose random generators are put back; those of worker processes are out of reach.
 
     Example:
         >>> layer = nn.Linear(1, 1)
@@ -35,10 +39,11 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer, data) -> Iterat
     """
     kept = {id(p): p for group in optimizer.param_groups for p in group["params"]}  # are not copied
     settings: list[dict] = [optimizer.state, *optimizer.param_groups, *(module._buffers for module in model.modules())]
-    saved = copy.deepcopy([dict(values) for values in settings], kept | {id(b): b for b in model.buffers()})
-    tensors = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
+    rates = [value for group in optimizer.param_groups for value in group.values() if isinstance(value, torch.Tensor)]
+    tensors = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers(), *rates)]
+    saved = copy.deepcopy([dict(values) for values in settings], kept | {id(t): t for t, _ in tensors})
     gradients = [(p, None if p.grad is None else p.grad.clone(), p.requires_grad) for p in model.parameters()]
-    generators = {generator: generator.get_state() for generator in _generators(data)}
+    generators = list(_generators(data))
     random_state, numpy_state = random.getstate(), np.random.get_state()
     try:
         with modes_kept(model):
@@ -53,15 +58,29 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer, data) -> Iterat
         for parameter, gradient, requires_grad in gradients:
             parameter.requires_grad_(requires_grad)
             parameter.grad = gradient
-        for generator, generator_state in generators.items():
-            generator.set_state(generator_state)
+        for put_back, generator_state in generators:
+            put_back(generator_state)
         random.setstate(random_state)
         np.random.set_state(numpy_state)
 
 
-def _generators(data) -> set[torch.Generator]:
-    """The random generators of a loader and of its samplers."""
-    batch_sampler = getattr(data, "batch_sampler", None)
-    owners = (data, getattr(data, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
-    found = (getattr(owner, "generator", None) for owner in owners)
-    return {generator for generator in found if isinstance(generator, torch.Generator)}
+def _generators(data) -> Iterator[tuple[Callable, Any]]:
+    """How to put back each random generator that is in a loader, its samplers, its data set or its functions."""
+    kinds, seen, following = (Dataset, Sampler, DataLoader), set(), [data]
+    while following:
+        value = following.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, torch.Generator):
+            yield value.set_state, value.get_state()
+        elif isinstance(value, random.Random):
+            yield value.setstate, value.getstate()
+        elif isinstance(value, np.random.RandomState):
+            yield value.set_state, value.get_state()
+        elif isinstance(value, np.random.Generator):
+            yield partial(setattr, value.bit_generator, "state"), value.bit_generator.state
+        elif isinstance(value, list | tuple):
+            following.extend(value if value and (isinstance(value[0], kinds) or callable(value[0])) else [])
+        elif value is data or isinstance(value, kinds) or callable(value):
+            following.extend([getattr(value, "__self__", None), *getattr(value, "__dict__", {}).values()])

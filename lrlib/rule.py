@@ -210,9 +210,11 @@ class RuleOptimizer(torch.optim.Optimizer):
         if rule.needs_loss:
             assert closure is not None
             gradients, now.loss_at = [g.clone() for g in gradients], losses_at(views, closure)
-        for p, view, move in zip(params, views, rule.moves(gradients, views, states, now), strict=True):
+        moves = rule.moves(gradients, views, states, now)
+        for p, view, state, move in zip(params, views, states, moves, strict=True):
             view.sub_(move)
-            self.state[p]["step"] = self._steps(p) + 1
+            new = {name: value[0] for name, value in state.items() if name not in self.state[p]}
+            self.state[p].update(new, step=self._steps(p) + 1)
         if now.applied is not None:
             group["applied_lr"] = now.applied.item()
 

@@ -28,9 +28,10 @@ def _is_zero(setting: Setting) -> bool:
     return isinstance(setting, int | float) and setting == 0
 
 
-def _tiny(eps: float, p: torch.Tensor) -> float:
+def _tiny(eps: float | torch.Tensor, p: torch.Tensor) -> float | torch.Tensor:
     """eps, or the smallest number of the weights' type where eps would be lost in it."""
-    return max(eps, torch.finfo(p.dtype).smallest_normal) if isinstance(eps, float) else eps
+    least = torch.finfo(p.dtype).smallest_normal
+    return eps.clamp_min(least) if isinstance(eps, torch.Tensor) else max(eps, least)
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ class SGD(Rule):
         if not _is_zero(now["weight_decay"]):
             g = g + now["weight_decay"] * p
         if "momentum_buffer" not in state:
-            return now["lr"] * g
+            if _is_zero(now["momentum"]):
+                return now["lr"] * g
+            state["momentum_buffer"] = torch.zeros_like(p)  # of an optimizer whose momentum has risen from zero
         v = state["momentum_buffer"].mul_(now["momentum"]).add_(g)
         return now["lr"] * (g + now["momentum"] * v if self.nesterov else v)
 
@@ -450,7 +453,7 @@ class Parabola(Rule):
             d = x - mean
             mean.add_((1 - now["beta"]) * d)
             state[f"var_{name}"].add_((1 - now["beta"]) * d * d).mul_(now["beta"])
-        rate = state["var_theta"].sqrt() / (state["var_g"].sqrt() + now["eps"])
+        rate = state["var_theta"].sqrt() / (state["var_g"].sqrt() + _tiny(now["eps"], p))
         at_first = torch.as_tensor(now["t"] <= self.warmup, device=p.device)
         return now["lr"] * torch.where(at_first, now["initial_rate"], rate.clamp_max(now["max_rate"])) * g
 

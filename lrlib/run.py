@@ -30,7 +30,8 @@ class Run(ABC):
         steps: T, the number of updates planned.
         step: the number of updates done.
         names: of the trainable parameters.
-        weights: their values, each (R, ...), which share the model's memory; `buffers` likewise.
+        weights: their values, each (R, ...), which share the model's memory; `values` likewise, of all parameters and
+            buffers, as they are now.
         gradients, moves: of the last update, each (R, ...), the moves being what was taken from the weights.
         loss: the mini-batch losses, (T, R).
         rates: the rate of every update, (T, R), in float64; a callback may change what is to come.
@@ -69,7 +70,6 @@ class Run(ABC):
         if stack:
             stack.check(self.data[0].x_train[:2] if isinstance(self.data[0], Dataset) else self.data[0][0][:2])
         self.weights = [p.detach() if stack else p.detach()[None] for p in self._params]
-        self.buffers = [b if stack else b[None] for b in model.buffers()]
         self.gradients: list[torch.Tensor] = []
         self.moves: list[torch.Tensor] = []
         self.state: list[dict[str, Any]] = []
@@ -79,9 +79,16 @@ class Run(ABC):
         self.diverged_at = torch.full((self.size,), -1, device=device)
         self._stopped_at = torch.full((self.size,), steps, device=device)
         self._calm = True  # all replicas are active, as far as the host knows
+        self._resumed = False
+        self._called = 0  # at this step, of the callbacks that remember anything
         self.callbacks = [c if isinstance(c, Callback) else Periodic(c, every=1) for c in callbacks]
         for callback in self.callbacks:
             callback.start(self)
+
+    @property
+    def values(self) -> list[torch.Tensor]:
+        tensors = [p.detach() for p in self.model.parameters()] + list(self.model.buffers())
+        return tensors if isinstance(self.model, Stack) else [tensor[None] for tensor in tensors]
 
     @abstractmethod
     def updater(self) -> Callable[[int], None]:
@@ -121,26 +128,46 @@ class Run(ABC):
         return torch.minimum(ended, self._stopped_at).cpu().numpy()
 
     def _tensors(self) -> list[torch.Tensor]:
-        return [*self.weights, *self.buffers, self.loss, self.rates, self.active, self.diverged_at, self._stopped_at]
+        return [*self.values, self.loss, self.rates, self.active, self.diverged_at, self._stopped_at]
 
     def state_dict(self) -> dict[str, Any]:
-        """All that :func:`train` needs to go on from here, by its argument `resume`: copies on the CPU."""
+        """All that :func:`train` needs to go on from here, by its argument `resume`: copies on the CPU.
+
+        Raises:
+            ValueError: the data comes from a loader, whose place cannot be found again.
+        """
+        if isinstance(self._batches, Loader):
+            raise ValueError("data: must be tensors or a Dataset for a run that goes on; the place in a loader is lost")
         cuda = torch.cuda.get_rng_state_all() if self.active.is_cuda else []
         state = {"step": self.step, "tensors": self._tensors(), "random": [torch.get_rng_state(), *cuda]}
+        state["called"] = self._called
+        state["trained"] = [p.requires_grad for p in self.model.parameters()]
+        state["callbacks"] = [[type(c).__name__, c.state_dict()] for c in self.callbacks if c.remembers]
         return copied(state | self.method_state())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned.
 
         Raises:
-            ValueError: it is of a run of another model, length or number of replicas.
+            ValueError: it is of a run of another model, length or number of replicas, or with other callbacks.
         """
+        if not isinstance(state, dict) or not {"step", "tensors", "random", "trained", "callbacks"} <= set(state):
+            raise ValueError(f"resume: is a {type(state).__name__}, must be what Run.state_dict returned")
+        watching = self._watching()
+        if [type(callback).__name__ for callback in watching] != [name for name, _ in state["callbacks"]]:
+            names = [name for name, _ in state["callbacks"]]
+            raise ValueError(f"resume: is of a run with the callbacks {names}, must be with the same")
         if [t.shape for t in self._tensors()] != [t.shape for t in state["tensors"]]:
             raise ValueError("resume: is of another model, length or number of replicas, must be of the same run")
         for mine, saved in zip(self._tensors(), state["tensors"], strict=True):
             mine.copy_(saved)
         self.step, self._calm = state["step"], bool(self.active.all())
+        self._resumed, self._called = True, state["called"]
         self.load_method_state(state)
+        for parameter, trained in zip(self.model.parameters(), state["trained"], strict=True):
+            parameter.requires_grad_(trained)
+        for callback, (_, memory) in zip(watching, state["callbacks"], strict=True):
+            callback.load_state_dict(copied(memory, self.active.device), self)
         torch.set_rng_state(state["random"][0])
         if self.active.is_cuda:
             torch.cuda.set_rng_state_all(state["random"][1:])
@@ -150,8 +177,11 @@ class Run(ABC):
         if isinstance(self.model, Stack):
             return self.model.losses(x, y, self._loss)
         value = self._loss(self.model(x[0]), y[0])
-        if value.numel() != 1:
-            raise ValueError(f"loss: returned shape {tuple(value.shape)}, must return a scalar, the mean over examples")
+        if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            found = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
+            raise ValueError(f"loss: returned {found}, must return a scalar tensor, the mean over examples")
+        if torch.is_grad_enabled() and not value.requires_grad:
+            raise ValueError("loss: its value has no gradient, must depend on the model's trainable parameters")
         return value.reshape(1)
 
     def ahead(self) -> torch.Tensor:
@@ -163,8 +193,10 @@ class Run(ABC):
     def go(self) -> None:
         """All updates from the present step on, with the callbacks."""
         self.model.train()
-        if self.step == 0:
-            self._call()
+        if self._resumed:
+            self._call(self._watching()[self._called :], self._called)
+        elif self.step == 0:
+            self._call(self.callbacks)
         update = self.updater()
         for k in range(self.step, self.steps):
             self._batches.seek(k)
@@ -172,7 +204,7 @@ class Run(ABC):
             self.step = k + 1
             if self._nothing_left():
                 break
-            self._call()
+            self._call(self.callbacks)
             if self._nothing_left():
                 break
         if self.size == 1:
@@ -186,12 +218,17 @@ class Run(ABC):
         ask = not self._calm and (self.active.device.type == "cpu" or self.step % LOOK == 0)
         return ask and not self.active.any()
 
-    def _call(self) -> None:
-        due = [callback for callback in self.callbacks if callback.due(self.step)]
-        with self.shown() if due else contextlib.nullcontext():
-            for callback in due:
-                callback(self)
-                self.model.train()
+    def _watching(self) -> list[Callback]:
+        return [callback for callback in self.callbacks if callback.remembers]
+
+    def _call(self, callbacks: Sequence[Callback], called: int = 0) -> None:
+        due, self._called = [callback.due(self.step) for callback in callbacks], called
+        with self.shown() if any(due) else contextlib.nullcontext():
+            for callback, now in zip(callbacks, due, strict=True):
+                if now:
+                    callback(self)
+                    self.model.train()
+                self._called += bool(callback.remembers)
 
 
 def each(name: str, value: Any, size: int) -> list:
@@ -207,10 +244,10 @@ def each(name: str, value: Any, size: int) -> list:
     return list(value)
 
 
-def copied(value: Any) -> Any:
-    """The same containers with copies of their tensors on the CPU."""
+def copied(value: Any, device: torch.device | str = "cpu") -> Any:
+    """The same containers with copies of their tensors on a device."""
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu().clone()
+        return value.detach().to(device, copy=True)
     if isinstance(value, dict):
-        return {key: copied(item) for key, item in value.items()}
-    return [copied(item) for item in value] if isinstance(value, list) else value
+        return {key: copied(item, device) for key, item in value.items()}
+    return [copied(item, device) for item in value] if isinstance(value, list) else value

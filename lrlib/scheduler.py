@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, zeros_like
 from torch.optim import Optimizer, RMSprop
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -59,8 +59,6 @@ class ScheduleLR(LRScheduler):
         for group in optimizer.param_groups if momentum else ():
             if not {"momentum", "betas"} & set(group):
                 raise ValueError(f"momentum={momentum!r}: must be None for {type(optimizer).__name__}, which has none")
-            if isinstance(optimizer, RMSprop) and not group["momentum"]:
-                raise ValueError("optimizer: RMSprop must be built with momentum > 0 for its momentum to be scheduled")
         self._rates(optimizer, 0)
         super().__init__(optimizer)
 
@@ -87,6 +85,10 @@ class ScheduleLR(LRScheduler):
                 group["betas"] = (value, *group["betas"][1:])
             else:
                 group["momentum"] = value
+            if isinstance(self.optimizer, RMSprop):  # which makes its buffers in the first update only, if at all
+                for p in group["params"]:
+                    if state := self.optimizer.state.get(p):
+                        state.setdefault("momentum_buffer", zeros_like(p))
 
     def state_dict(self) -> dict:
         """The step count and its rates: plain numbers, safe to load with `torch.load(weights_only=True)`."""

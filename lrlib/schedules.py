@@ -116,10 +116,13 @@ class Schedule:
 
     def at(self, t: np.ndarray) -> np.ndarray:
         """The rates at a float64 vector of steps, which are not checked: for schedules made of schedules."""
-        rates = np.asarray(self._formula(t), dtype=np.float64)
-        if rates.shape != t.shape:
-            raise ValueError(f"formula of {self}: returns shape {rates.shape}, must be {t.shape}, that of the steps")
-        return rates
+        rates = np.asarray(self._formula(t.copy()))  # which a formula may write into
+        if rates.shape != t.shape or rates.dtype.kind not in "biuf":
+            found = f"{rates.dtype} of shape {rates.shape}"
+            raise ValueError(
+                f"formula of {self}: returns {found}, must be real numbers of shape {t.shape}, of the steps"
+            )
+        return rates.astype(np.float64, copy=False)
 
     def __repr__(self) -> str:
         return self._call[2] if self._call[0] is Schedule else _written(*self._call)

@@ -1,6 +1,7 @@
 """The two ways to update weights: by a rule, which may be captured on a GPU, and by a `torch.optim.Optimizer`."""
 
 import contextlib
+import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -120,6 +121,11 @@ class RuleRun(Run):
         yield
         for mine, value in zip(self.weights, kept, strict=False):
             mine.copy_(value)
+        if [id(p) for p in self.model.parameters() if p.requires_grad] != [id(p) for p in self._params]:
+            raise ValueError(
+                "model: a callback has changed which parameters require gradients, which only a torch.optim.Optimizer "
+                "follows; must leave them"
+            )
 
     def leave(self) -> None:
         for mine, value in zip(self.weights, self._rule.evaluated(self.weights, self.state), strict=True):
@@ -135,6 +141,7 @@ class OptimizerRun(Run):
     def __init__(self, model, data, schedule, optimizer: torch.optim.Optimizer, **options):
         super().__init__(model, data, **options)
         self.optimizer, groups, self._planned = optimizer, len(optimizer.param_groups), schedule is not None
+        self._apart = isinstance(schedule, list | tuple)  # a schedule for each group
         self.rates = torch.full((self.steps, groups), torch.nan, dtype=torch.float64)
         if self._planned:
             self.rates = _table("schedule", schedule, self.steps, groups, _check.nonnegative)
@@ -153,7 +160,14 @@ class OptimizerRun(Run):
         self.optimizer.load_state_dict(copied(state["optimizer"]))
 
     def _apply_rates(self, k: int) -> None:
-        """Give each group its rate of update k, or log the one that it has."""
+        """Give each group its rate of update k, or log the one that it has; one that has joined follows the first."""
+        joined = len(self.optimizer.param_groups) - self.rates.shape[1]
+        if joined and self._apart:
+            raise ValueError(f"schedule: must be one for all groups, as {joined} joined during the run")
+        if joined:
+            column = self.rates[:, :1].clone()
+            column[:k] = torch.nan
+            self.rates = torch.cat([self.rates, column.expand(-1, joined)], 1)
         for j, group in enumerate(self.optimizer.param_groups):
             if not self._planned:
                 self.rates[k, j] = float(group["lr"])
@@ -163,8 +177,9 @@ class OptimizerRun(Run):
                 group["lr"] = self.rates[k, j].item()
 
     def updater(self) -> Callable[[int], None]:
-        lbfgs = isinstance(self.optimizer, torch.optim.LBFGS)
-        closures = lbfgs or getattr(self.optimizer, "needs_closure", False)
+        lbfgs, asked = isinstance(self.optimizer, torch.optim.LBFGS), inspect.signature(self.optimizer.step).parameters
+        required = "closure" in asked and asked["closure"].default is inspect.Parameter.empty
+        closures = required or getattr(self.optimizer, "needs_closure", False)
         copies = any(callback.needs_moves for callback in self.callbacks)
 
         def update(k: int) -> None:
@@ -207,7 +222,11 @@ class OptimizerRun(Run):
 def _table(name: str, value, steps: int, size: int, check: Callable[[str, float], object]) -> torch.Tensor:
     """Numbers and schedules as (T, R) in float64, each checked."""
     columns: list[np.ndarray] = []
-    for entry in each(name, list(value) if isinstance(value, tuple | torch.Tensor) else value, size):
+    for entry in each(
+        name,
+        value.tolist() if isinstance(value, torch.Tensor) else list(value) if isinstance(value, tuple) else value,
+        size,
+    ):
         if not isinstance(entry, Schedule):
             check(name, entry)
             columns.append(np.full(steps, float(entry)))

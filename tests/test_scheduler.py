@@ -171,7 +171,46 @@ def test_a_momentum_that_leaves_its_range_is_refused_when_it_does():
         scheduler.step()
 
 
-def test_a_momentum_for_rmsprop_built_without_is_refused():
-    optimizer = torch.optim.RMSprop([nn.Parameter(torch.ones(2))], lr=0.1)
-    with pytest.raises(ValueError, match="must be built with momentum > 0"):
-        lrlib.ScheduleLR(optimizer, lrlib.constant(0.1), momentum=lrlib.warmup(lrlib.constant(0.9), 5))
+def momentum_from_zero(make, joins=False):
+    """One weight under the constant gradient 1, whose momentum rises from zero; or a second one that joins later."""
+    weights = [nn.Parameter(torch.ones(1)) for _ in range(2)]
+    optimizer = make(weights[:1])
+    scheduler = lrlib.ScheduleLR(optimizer, lrlib.constant(0.1), momentum=lrlib.warmup(lrlib.constant(0.8), 4))
+    for k in range(6):
+        if joins and k == 2:
+            optimizer.add_param_group({"params": weights[1:], "momentum": 0.0})
+        for weight in weights:
+            weight.grad = torch.ones(1)
+        optimizer.step()
+        scheduler.step()
+    return [weight.item() for weight in weights]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.8])
+def test_a_momentum_may_rise_from_zero(momentum):
+    sgd, rule = (
+        momentum_from_zero(make)
+        for make in (
+            lambda weights: torch.optim.SGD(weights, lr=0.1, momentum=momentum),
+            lambda weights: lrlib.SGD(momentum=momentum).optimizer(weights, lr=0.1),
+        )
+    )
+    v, theta = 0.0, 1.0
+    for beta in (0.0, 0.2, 0.4, 0.6, 0.8, 0.8):
+        v = beta * v + 1
+        theta -= 0.1 * v
+    assert sgd == pytest.approx([theta, 1.0]) and rule == pytest.approx([theta, 1.0])
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.8])
+def test_a_momentum_of_rmsprop_rises_from_zero_also_for_a_group_that_joins(momentum):
+    found = momentum_from_zero(lambda weights: torch.optim.RMSprop(weights, lr=0.1, momentum=momentum), joins=True)
+    expected = []
+    for betas in ((0.0, 0.2, 0.4, 0.6, 0.8, 0.8), (0.0, 0.6, 0.8, 0.8)):
+        theta, v, square = 1.0, 0.0, 0.0
+        for beta in betas:
+            square = 0.99 * square + 0.01
+            v = beta * v + 1 / square**0.5
+            theta -= 0.1 * v
+        expected.append(theta)
+    assert found == pytest.approx(expected, rel=1e-5)

@@ -419,10 +419,10 @@ INVALID = [
     (lambda: lrlib.constant(0.1)(-1), "step=-1"),
     (lambda: lrlib.constant(0.1)([3, -1]), r"step=\[3, -1\]"),
     (lambda: lrlib.cyclic(0.1, 0.2, 5)(10**30), "step=10{30}"),
-    (lambda: lrlib.Schedule(lambda t: 0.1, "mine")(3), r"formula of mine: returns shape \(\)"),
+    (lambda: lrlib.Schedule(lambda t: 0.1, "mine")(3), r"formula of mine: returns float64 of shape \(\)"),
     (
         lambda: lrlib.warmup(lrlib.Schedule(lambda t: t[:1], "mine"), 5)([3, 4]),
-        r"formula of mine: returns shape \(1,\)",
+        r"formula of mine: returns float64 of shape \(1,\)",
     ),
     (lambda: lrlib.Schedule.from_table([]), r"rates=\[\]"),
     (lambda: lrlib.Schedule.from_table([[0.1]]), r"rates=\[\[0.1\]\]"),

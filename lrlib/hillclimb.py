@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from lrlib import _check
-from lrlib.rules import Rule
+from lrlib.rule import Rule
 
 __all__ = ["HillClimb"]
 

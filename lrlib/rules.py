@@ -16,11 +16,10 @@ from dataclasses import dataclass
 import torch
 
 from lrlib import _check
-from lrlib.rule import LossAt, Now, PerReplica, Rule, Setting, losses_at
+from lrlib.rule import Rule, Setting
 
 __all__ = [
-    "Rule", "Now", "LossAt", "losses_at", "SGD", "Adagrad", "RMSprop", "Adadelta", "Adam", "AdamW", "Muon",
-    "FTRLProximal", "Parabola", "Hypergradient", "PerReplica",
+    "SGD", "Adagrad", "RMSprop", "Adadelta", "Adam", "AdamW", "Muon", "FTRLProximal", "Parabola", "Hypergradient",
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import lrlib
-from lrlib.rules import losses_at
+from lrlib.rule import losses_at
 
 DATA = lrlib.digits()
 X, Y = DATA.x_train.double(), DATA.y_train

@@ -187,7 +187,7 @@ def train_grid(
     if not isinstance(rule, Rule):
         raise TypeError(f"optimizer={optimizer!r}: must be a rule of lrlib.rules")
     if not isinstance(data, Dataset) and not callable(data):
-        raise TypeError(f"data={data!r}: must be a Dataset, or a function that returns one")
+        raise TypeError(f"data: is a {type(data).__name__}, must be a Dataset, or a function that returns one")
     here = data if isinstance(data, Dataset) else data()
     options = {"steps": steps, "batch_size": batch_size, "optimizer": rule, "loss": loss, "eval_every": eval_every}
     job = _Job(make_model, here, entries, options, order_seed)

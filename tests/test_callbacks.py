@@ -343,3 +343,121 @@ def test_each_run_needs_its_own(parts):
 def test_bad_arguments(arguments, error, named, parts):
     with pytest.raises(error, match=named):
         lrlib.ReduceOnPlateau(**({"valid": parts[1], "every": 5} | arguments))
+
+
+# ------------------------------------------------------------------------------------------------ what may surprise
+
+
+class Rebinding(nn.Module):
+    """A buffer that training replaces instead of writing into it."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = small()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, x):
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.abs().mean()
+        return self.inner(x - self.mean)
+
+
+def frozen_first():
+    model = small()
+    model[1].requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize("make", [Rebinding, frozen_first], ids=["a rebound buffer", "an unfrozen layer"])
+def test_the_best_weights_are_of_all_that_changes(make, parts):
+    final, valid = parts
+    model, watch = make(), lrlib.EarlyStopping(valid, every=5, patience=1000)
+    thaw = lrlib.Periodic(lambda run: run.model.requires_grad_(True), at=[15])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    lrlib.train(model, final, None, steps=80, optimizer=optimizer, callbacks=[watch, thaw])
+    assert watch.readings.index(min(watch.readings)) < len(watch.readings) - 1  # or nothing is to be put back
+    assert lrlib.evaluate(model, valid.x_test, valid.y_test)[0] == min(watch.readings)
+
+
+def test_early_stopping_takes_negative_losses_and_relative_cuts_refuse_them(parts):
+    final, valid = parts
+
+    def loss(z, y):
+        return F.cross_entropy(z, y) - 10
+
+    watches = [lrlib.EarlyStopping(valid, every=5, patience=2, loss=part) for part in (loss, F.cross_entropy)]
+    for watch in watches:
+        lrlib.train(small(), final, 0.5, steps=60, callbacks=[watch])
+    assert watches[0].steps == watches[1].steps
+    with pytest.raises(ValueError, match=r"losses\[0\].*threshold=0.0001"):
+        cut = lrlib.ReduceOnPlateau(valid, every=5, loss=loss)
+        lrlib.train(small(), final, 0.5, steps=5, callbacks=[cut])
+
+
+@pytest.mark.parametrize(
+    "outputs, y, accuracy",
+    [
+        ([[1.0], [-1.0]], [1, 1], 0.5),
+        ([1.0, -1.0], [1.0, 0.0], 1.0),
+        ([[1.0], [-1.0]], [True, True], 0.5),
+        ([[1.0], [-1.0]], [1, -1], math.nan),
+        ([[1.0], [-1.0]], [3.0, 2.0], math.nan),
+        ([[0.0, 1.0], [1.0, 0.0]], [1, 2], math.nan),
+        ([[0.0, 1.0], [1.0, 0.0]], [1, -100], math.nan),
+        ([[0.0, 1.0], [1.0, 0.0]], [0.5, 0.0], math.nan),
+    ],
+)
+def test_an_accuracy_is_of_labels_that_the_outputs_can_name(outputs, y, accuracy):
+    found = lrlib.evaluate(nn.Identity(), torch.tensor(outputs), torch.tensor(y), loss=lambda z, y: z.sum())[1]
+    assert found == pytest.approx(accuracy, nan_ok=True)
+
+
+def test_a_loss_in_half_precision_is_measured_in_float32():
+    model = small().bfloat16()
+    x, y = DATA.x_test.bfloat16(), DATA.y_test
+    with torch.no_grad():
+        exact = F.cross_entropy(model.eval()(x).double(), y).item()
+    assert lrlib.evaluate(model, x, y)[0] == pytest.approx(exact, rel=1e-6)
+
+
+def test_ratios_of_weights_whose_length_leaves_float16():
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.full((64, 2000), 300.0, dtype=torch.float16))
+
+        def forward(self, x):
+            return (x.flatten(1) @ self.w)[:, :10] * 1e-4
+
+    watch = lrlib.UpdateRatios()
+    lrlib.train(Wide(), (DATA.x_train.half(), DATA.y_train), 1e3, steps=1, callbacks=[watch])
+    assert 0 < watch.whole[0] < math.inf
+
+
+@pytest.mark.parametrize("part", ["x", "y"])
+def test_only_tensors_are_evaluated(part):
+    given = {"x": DATA.x_test, "y": DATA.y_test}
+    given[part] = given[part].numpy()
+    with pytest.raises(TypeError, match=f"{part}: is a ndarray"):
+        lrlib.evaluate(small(), **given)
+
+
+def test_an_evaluation_in_batches_needs_statistics_that_do_not_depend_on_them():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10, track_running_stats=False))
+    assert math.isfinite(lrlib.evaluate(model, DATA.x_test, DATA.y_test)[0])
+    with pytest.raises(ValueError, match="batch_size=100: must be >= 500"):
+        lrlib.evaluate(model, DATA.x_test, DATA.y_test, batch_size=100)
+
+
+def test_an_average_of_a_model_that_cannot_be_copied_is_refused_by_name():
+    class Held(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(64, 10)
+            self.function = lambda x: self.layer(x.flatten(1))
+
+        def forward(self, x):
+            return self.function(x)
+
+    with pytest.raises(ValueError, match="model: cannot be copied, as the function"):
+        lrlib.WeightAverage(at=[1]).add(Held())

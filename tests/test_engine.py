@@ -2,6 +2,8 @@
 
 import contextlib
 import copy
+import functools
+import math
 
 import numpy as np
 import pytest
@@ -550,3 +552,274 @@ def test_averages_and_rules_pickle_and_copy():
         assert other.count == 1 and apart(other.model.parameters(), average.model.parameters()) == 0
     for rule in RULES.values():
         assert pickle.loads(pickle.dumps(rule)) == copy.deepcopy(rule) == rule
+
+
+# ------------------------------------------------------------------------------------------------- what may surprise
+
+
+def resumed(make_model, make_callbacks, middle=13, data=DATA, make_optimizer=lambda model: None, **options):
+    """The same run whole, and stopped in the middle and taken up again by another network; with their callbacks."""
+    kept, found = {}, []
+    for resume in (False, True):
+        model, callbacks = make_model(), make_callbacks()
+        save = [] if resume else [lrlib.Periodic(lambda run: kept.update(copy.deepcopy(run.state_dict())), at=[middle])]
+        settings = options | {"steps": 40, "optimizer": make_optimizer(model), "resume": kept if resume else None}
+        history = lrlib.train(model, data, callbacks=save + callbacks, **settings)
+        found.append((model, history, callbacks))
+    return found
+
+
+def test_a_resumed_run_has_what_its_callbacks_remember():
+    final, valid = lrlib.hold_out(lrlib.relabelled(DATA, 0.5))
+
+    def callbacks():
+        return [
+            lrlib.ReduceOnPlateau(valid, every=2, patience=1, factor=0.5),
+            lrlib.EarlyStopping(valid, every=4, patience=100),
+            lrlib.WeightAverage(at=range(5, 31, 5)),
+            lrlib.WeightAverage(at=[3, 9], decay=0.5),
+        ]
+
+    options = {"data": final, "schedule": 1.0, "eval_every": 10, "track_updates": True}
+    for middle in (12, 30):
+        whole, again = resumed(lambda: lrlib_mlp(0, norm="batch"), callbacks, middle, **options)
+        assert apart(whole[0].state_dict().values(), again[0].state_dict().values()) == 0
+        for name in ("lr", "loss", "update_ratio", "eval_step", "test_loss", "test_accuracy"):
+            np.testing.assert_array_equal(getattr(whole[1], name), getattr(again[1], name))
+        for one, other in zip(whole[2], again[2], strict=True):
+            if isinstance(one, lrlib.WeightAverage):
+                states = [average.model.state_dict().values() for average in (one, other)]
+                assert one.count == other.count and apart(*states) == 0
+            else:
+                assert one.readings == other.readings
+        assert whole[2][0].cuts == again[2][0].cuts != []
+
+
+def test_a_resumed_run_has_rebound_buffers_and_unfrozen_layers():
+    def model():
+        net = nn.Sequential(Rebinding(), nn.Linear(10, 10))
+        net[1].requires_grad_(False)
+        return net
+
+    thaw = lrlib.Periodic(lambda run: run.model.requires_grad_(True), at=[5])
+    torch_sgd = {"make_optimizer": lambda model: torch.optim.SGD(model.parameters(), lr=0.1)}
+    with lrlib.seeded(0):
+        whole, again = resumed(model, lambda: [thaw], schedule=None, **torch_sgd)
+    assert np.array_equal(whole[1].loss[13:], again[1].loss[13:])
+    assert apart(whole[0].state_dict().values(), again[0].state_dict().values()) == 0
+
+
+def test_a_run_cannot_be_taken_up_from_a_loader_or_with_other_callbacks():
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X.float(), Y), batch_size=20)
+    with pytest.raises(ValueError, match="place in a loader"):
+        lrlib.train(lrlib_mlp(0), loader, 0.1, steps=2, callbacks=[lambda run: run.state_dict()])
+    kept = {}
+    lrlib.train(lrlib_mlp(0), DATA, 0.1, steps=2, callbacks=[lambda run: kept.update(run.state_dict())])
+    average = lrlib.WeightAverage(at=[1])
+    with pytest.raises(ValueError, match=r"resume: .*callbacks \['Evaluate'\]"):
+        lrlib.train(lrlib_mlp(0), DATA, 0.1, steps=2, resume=kept, callbacks=[average])
+    for wrong in ({}, [1], {"step": 1}):
+        with pytest.raises(ValueError, match="resume: .*Run.state_dict"):
+            lrlib.train(lrlib_mlp(0), DATA, 0.1, steps=2, resume=wrong)
+
+
+@pytest.mark.parametrize("planned", [True, False])
+def test_a_group_that_joins_a_run_follows_its_schedule(planned):
+    model = lrlib_mlp(0)
+    optimizer = torch.optim.SGD(model[1].parameters(), lr=0.2)
+
+    def join(run):
+        optimizer.add_param_group({"params": list(model[3].parameters()), "lr": 0.05})
+
+    schedule = lrlib.multistep(0.1, [4]) if planned else None
+    watch = lrlib.Periodic(join, at=[2])
+    history = lrlib.train(model, DATA, schedule, steps=6, optimizer=optimizer, callbacks=[watch])
+    rates = [0.1, 0.1, 0.1, 0.1, 0.01, 0.01] if planned else [0.2] * 6
+    joined = [math.nan] * 2 + (rates[2:] if planned else [0.05] * 4)
+    np.testing.assert_allclose(history.lr, np.stack([rates, joined], 1), rtol=1e-12)
+    with pytest.raises(ValueError, match="schedule: must be one for all groups"):
+        each = torch.optim.SGD(model[1].parameters(), lr=0.2)
+        late = lrlib.Periodic(lambda run: each.add_param_group({"params": [model[3].weight]}), at=[1])
+        lrlib.train(model, DATA, [lrlib.constant(0.1)], steps=3, optimizer=each, callbacks=[late])
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_rule_refuses_layers_that_are_frozen_or_unfrozen_on_the_way(trained):
+    model = lrlib_mlp(0)
+    model[1].requires_grad_(not trained)
+    turn = lrlib.Periodic(lambda run: model[1].requires_grad_(trained), at=[1])
+    with pytest.raises(ValueError, match="has changed which parameters require gradients"):
+        lrlib.train(model, DATA, 0.1, steps=3, callbacks=[turn])
+
+
+def test_a_step_that_asks_for_a_closure_gets_one():
+    class Twice(torch.optim.SGD):
+        def step(self, closure):
+            with torch.enable_grad():
+                closure()
+            return super().step()
+
+    models = mlp(), mlp()
+    for model, make in zip(models, (Twice, torch.optim.SGD), strict=True):
+        lrlib.train(model, (X, Y), 0.1, steps=5, optimizer=make(model.parameters(), lr=0.1))
+    assert apart(*(model.parameters() for model in models)) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "loss, words",
+    [
+        (lambda z, y: 1.0, "a float"),
+        (lambda z, y: (F.cross_entropy(z, y), 0), "a tuple"),
+        (lambda z, y: F.cross_entropy(z, y, reduction="none"), "shape"),
+        (lambda z, y: z.detach().sum(), "no gradient"),
+        (lambda z, y: (z.argmax(1) == y).sum(), "no gradient"),
+    ],
+    ids=["float", "tuple", "none", "detached", "whole"],
+)
+def test_what_is_no_loss_is_refused(loss, words):
+    with pytest.raises(ValueError, match=f"loss: .*{words}"):
+        lrlib.train(mlp(), (X, Y), 0.1, steps=2, loss=loss)
+
+
+@pytest.mark.parametrize("data", [(X, Y), None, [DATA]], ids=["pair", "None", "list"])
+def test_a_grid_takes_a_data_set_or_a_function(data):
+    with pytest.raises(TypeError, match="data: is a .*must be a Dataset, or a function"):
+        lrlib.train_grid(lambda seed: lrlib.mlp(64, 8, 10), data, [0.1], [0], steps=1)
+
+
+class Holder(nn.Module):
+    """A layer whose output goes through something else that the module holds."""
+
+    def __init__(self, held, use):
+        super().__init__()
+        self.layer, self.held, self.use = nn.Linear(64, 10), held, use
+
+    def forward(self, x):
+        return self.use(self.held, self.layer(x.flatten(1)))
+
+
+class Gain:
+    def __init__(self, value):
+        self.value = value
+
+    def times(self, z):
+        return self.value * z
+
+
+def hooked(gain, register="register_forward_hook"):
+    model = lrlib.mlp(64, 8, 10)
+    if register == "register_hook":
+        model[1].weight.register_hook(lambda g: gain * g)
+    elif register == "register_forward_hook":
+        model[3].register_forward_hook(lambda module, inputs, output: gain * output)
+    else:
+        model[3].register_full_backward_pre_hook(lambda module, slopes: (gain * slopes[0],))
+    return model
+
+
+def scaled(gain):
+    class Times(nn.Module):
+        def forward(self, w):
+            return self.gain[0] * w
+
+    model, times = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), Times()
+    times.gain = [gain]
+    nn.utils.parametrize.register_parametrization(model[1], "weight", times)
+    return model
+
+
+def call(held, z):
+    return held(z)
+
+
+SEEDED = {
+    "list": lambda gain: Holder([gain], lambda held, z: held[0] * z),
+    "dict": lambda gain: Holder({"gain": gain}, lambda held, z: held["gain"] * z),
+    "object": lambda gain: Holder(Gain(gain), lambda held, z: held.value * z),
+    "tensor": lambda gain: Holder(torch.tensor(float(gain)), lambda held, z: held * z),
+    "array": lambda gain: Holder(np.array(float(gain)), lambda held, z: held.item() * z),
+    "closure": lambda gain: Holder(lambda z: gain * z, call),
+    "default": lambda gain: Holder(lambda z, gain=gain: gain * z, call),
+    "method": lambda gain: Holder(Gain(gain).times, call),
+    "partial": lambda gain: Holder(functools.partial(torch.mul, torch.tensor(float(gain))), call),
+    "hidden layer": lambda gain: Holder([nn.Linear(10, 10)], lambda held, z: held[0](z)),
+    "hook": hooked,
+    "backward hook": lambda gain: hooked(gain, "register_full_backward_pre_hook"),
+    "tensor's hook": lambda gain: hooked(gain, "register_hook"),
+    "parametrization": scaled,
+}
+
+
+@pytest.mark.parametrize("kind", SEEDED)
+def test_whatever_differs_by_seed_makes_no_replicas(kind):
+    def make(seed):
+        return SEEDED[kind](1 + 4 * seed)
+
+    grid = lrlib.train_grid(make, DATA, [0.1], [0, 1], steps=4)
+    assert grid.way == "loop" and "differs" in grid.why
+    for seed in (0, 1):
+        model = grid_model(lambda seed=seed: make(seed), seed)
+        assert lrlib.train(model, DATA, 0.1, steps=4, seed=seed).final_loss == grid.final_loss[0, seed]
+
+
+class Alias(nn.Module):
+    """A weight that is reached by another way than its name."""
+
+    def __init__(self, through):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.way = [self.layer.weight] if through == "list" else [lambda x: self.layer(x)]
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return x @ self.way[0].T if isinstance(self.way[0], torch.Tensor) else self.way[0](x)
+
+
+class OneMemory(nn.Module):
+    """Two parameters in the same memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 10)
+        self.second.weight.data = self.first.weight.data
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.second(torch.tanh(self.first(x.flatten(1))))))
+
+
+class LateNoise(nn.Module):
+    """Noise in batches of more than two."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x):
+        z = self.layer(x.flatten(1))
+        return F.dropout(z, 0.5, self.training) if len(x) > 2 else z
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: Alias("list"), lambda: Alias("function"), OneMemory, LateNoise],
+    ids=["list", "function", "memory", "noise"],
+)
+def test_what_would_go_wrong_in_a_stack_is_trained_one_by_one(make):
+    grid = lrlib.train_grid(lambda seed: make(), DATA, [0.1, 0.2], [0], steps=4)
+    assert grid.way == "loop"
+    for rate in (0.1, 0.2):
+        model = grid_model(make)
+        assert lrlib.train(model, DATA, rate, steps=4, seed=0).final_loss == grid.final_loss[grid.names.index(rate), 0]
+
+
+def test_a_layer_that_is_used_twice_is_left_as_it_was():
+    def make():
+        layer = nn.Linear(64, 64)
+        return nn.Sequential(nn.Flatten(), layer, nn.Tanh(), layer, nn.Linear(64, 10))
+
+    models = [grid_model(make, seed) for seed in (0, 1)]
+    stack = lrlib.Stack(models)
+    for _ in range(2):
+        torch.testing.assert_close(stack(DATA.x_test[None, :20]), torch.stack([m(DATA.x_test[:20]) for m in models]))
+    assert all(isinstance(p, nn.Parameter) for p in stack.template.parameters())
+    assert stack.template[1].weight is stack.template[3].weight

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 import lrlib
 from lrlib.finder import RULES, NoSuggestion, RangeTest, range_test
@@ -333,3 +334,116 @@ def test_a_rebound_buffer_is_put_back():
     mean = model.mean
     range_test(model, (X, Y), torch.optim.SGD(model.parameters(), lr=1.0), num_iter=10, repeats=2)
     assert model.mean is mean and mean.item() == 0
+
+
+class Drawn(torch.utils.data.Dataset):
+    """Inputs with noise from a generator of its own."""
+
+    def __init__(self, generator):
+        self.generator = generator
+
+    def __len__(self):
+        return 128
+
+    def __getitem__(self, index):
+        return X[index] + 0.1 * torch.randn(X.shape[1:], generator=self.generator, dtype=X.dtype), Y[index]
+
+
+class Shuffled(torch.utils.data.Sampler):
+    def __init__(self, rng):
+        self.rng = rng
+
+    def __iter__(self):
+        numbers = list(range(128))
+        self.rng.shuffle(numbers)
+        return iter(numbers)
+
+    def __len__(self):
+        return 128
+
+
+class Collate:
+    def __init__(self, generator):
+        self.generator = generator
+
+    def __call__(self, rows):
+        x, y = torch.utils.data.default_collate(rows)
+        return x + 0.1 * torch.randn(x.shape, generator=self.generator, dtype=x.dtype), y
+
+
+class Batches:
+    """An iterable that is no loader."""
+
+    def __init__(self, generator):
+        self.generator = generator
+
+    def __iter__(self):
+        return iter([(X[rows], Y[rows]) for rows in torch.randperm(128, generator=self.generator).split(64)])
+
+
+tools = torch.utils.data
+LOADERS = {
+    "a sampler of batches": (torch.Generator, lambda g: tools.DataLoader(
+        tools.TensorDataset(X, Y), None, sampler=tools.BatchSampler(tools.RandomSampler(X, generator=g), 64, False))),
+    "a sampler with NumPy's": (
+        np.random.default_rng, lambda g: tools.DataLoader(Drawn(None), 64, sampler=Shuffled(g))),
+    "a sampler with Python's": (random.Random, lambda g: tools.DataLoader(Drawn(None), 64, sampler=Shuffled(g))),
+    "a part of a data set": (torch.Generator, lambda g: tools.DataLoader(tools.Subset(Drawn(g), range(128)), 64)),
+    "data sets in a row": (torch.Generator, lambda g: tools.DataLoader(tools.ConcatDataset([Drawn(g)] * 2), 64)),
+    "what collates": (
+        torch.Generator, lambda g: tools.DataLoader(tools.TensorDataset(X, Y), 64, collate_fn=Collate(g))),
+    "no loader": (torch.Generator, Batches),
+}  # fmt: skip
+
+
+def state_of(generator):
+    if isinstance(generator, torch.Generator):
+        return generator.get_state().tolist()
+    return generator.getstate() if isinstance(generator, random.Random) else generator.bit_generator.state
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_generators_are_put_back_wherever_a_loader_holds_them(kind):
+    make, loader = LOADERS[kind]
+    generator, model = make(), network()
+    before = copy.deepcopy(state_of(generator))
+    range_test(model, loader(generator), torch.optim.SGD(model.parameters(), lr=1.0), num_iter=10, repeats=2)
+    assert state_of(generator) == before
+
+
+def test_a_rate_that_is_a_tensor_is_put_back_in_its_place():
+    model, rate = network(), torch.tensor(0.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    range_test(model, (X, Y), optimizer, num_iter=10, repeats=1)
+    assert optimizer.param_groups[0]["lr"] is rate and rate.item() == 0.5
+
+
+@pytest.mark.parametrize(
+    "pair, named",
+    [
+        ({"x": X[:64], "y": Y[:64]}, "a batch of a dict"),
+        ((X[:64], Y[:64], Y[:64]), "3 parts"),
+        ((X[:64].numpy(), Y[:64]), "ndarray"),
+        (({"x": X[:64]}, Y[:64]), "dict"),
+        (((X[:64], X[:64]), Y[:64]), "tuple"),
+        ((X[:64], None), "NoneType"),
+        ((X[:0], Y[:0]), "not empty"),
+    ],
+    ids=["dict", "three", "numpy", "dict of inputs", "two inputs", "no targets", "empty"],
+)
+def test_batches_of_another_form_are_refused(pair, named):
+    model = network()
+    with pytest.raises(ValueError, match=f"data: gave .*{named}"):
+        range_test(model, [pair], torch.optim.SGD(model.parameters(), lr=1.0), num_iter=10, repeats=1)
+
+
+def test_negative_losses_give_the_same_answers():
+    answers = []
+    for shift in (0.0, 10.0):
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        test = range_test(
+            model, (X, Y), optimizer, num_iter=50, repeats=1, min_lr=1e-4, batch_size=256, stop_factor=50.0,
+            loss=lambda z, y, shift=shift: F.cross_entropy(z, y) - shift)  # fmt: skip
+        answers.append(test.loss[0, :20] + shift)
+    np.testing.assert_allclose(*answers, rtol=1e-5)

@@ -171,7 +171,9 @@ def test_the_hypergradient_is_the_derivative_of_the_loss_by_the_rate():
     assert optimizer.param_groups[0]["applied_lr"] - 0.1 == pytest.approx(-slope, rel=1e-6)
 
 
-@pytest.mark.parametrize("rule", [lrlib.Adagrad(), lrlib.RMSprop(), lrlib.Adadelta(), lrlib.Adam()], ids=str)
+@pytest.mark.parametrize(
+    "rule", [lrlib.Adagrad(), lrlib.RMSprop(), lrlib.Adadelta(), lrlib.Adam(), lrlib.Parabola()], ids=str
+)
 def test_in_float16_a_zero_gradient_moves_nothing(rule):
     theta = parameter(1.0, 1.0, dtype=torch.float16)
     optimizer = rule.optimizer([theta], lr=0.1)
@@ -179,6 +181,17 @@ def test_in_float16_a_zero_gradient_moves_nothing(rule):
         theta.grad = torch.zeros_like(theta)
         optimizer.step()
     assert theta.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("eps", [[1e-8, 1e-8], lrlib.constant(1e-8)], ids=["list", "schedule"])
+@pytest.mark.parametrize("kind", [lrlib.Adagrad, lrlib.RMSprop, lrlib.Adam])
+def test_in_float16_an_eps_of_each_replica_is_not_lost_either(kind, eps):
+    stack = lrlib.Stack([nn.Linear(3, 2).half() for _ in range(2)])
+    before = stack.weights[0].clone()
+    lrlib.train(
+        stack, (torch.zeros(8, 3).half(), torch.zeros(8).long()), 0.1, steps=4, batch_size=8, optimizer=kind(eps=eps)
+    )
+    assert torch.equal(stack.weights[0], before)  # the inputs, and with them the gradient, are zero
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if not rule.joint], ids=str)

@@ -278,3 +278,48 @@ def test_a_file_that_is_cut_off_anywhere_is_named(kind, tmp_path):
 def test_a_folder_is_no_picture_and_says_so_itself(tmp_path):
     with pytest.raises(OSError, match="Is a directory|Permission"):
         lrlib.image_schedule(tmp_path, 300)
+
+
+@pytest.mark.parametrize("orientation", [b"Exif\0\0" + bytes(range(40)), b"Exif\0\0II*\0"], ids=["noise", "short"])
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+def test_an_orientation_that_cannot_be_read_is_none(orientation, kind, tmp_path):
+    Image.new("L", (40, 20)).save(tmp_path / f"p.{kind}", exif=orientation)
+    assert lrlib.image_schedule(tmp_path / f"p.{kind}", 100, grey=True).size == (14, 7)
+
+
+@pytest.mark.parametrize("kind, mode", [("ppm", "RGB"), ("im", "L"), ("sgi", "L"), ("eps", "L"), ("tiff", "F")])
+def test_a_file_with_a_broken_header_or_values_out_of_range_is_named(kind, mode, tmp_path):
+    file = tmp_path / f"p.{kind}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        Image.new(mode, (40, 20), 9 if mode != "RGB" else (9, 9, 9)).save(file)
+    content = file.read_bytes()
+    broken = [content[:k] + b"\xe0" + content[k + 1 :] for k in range(0, 60, 2)] if mode != "F" else [content]
+    refused = 0
+    for bytes_ in broken:
+        file.write_bytes(bytes_)
+        try:
+            lrlib.image_schedule(file, 100)
+        except ValueError as error:
+            assert f"p.{kind}" in str(error)
+            refused += 1
+    assert refused
+
+
+def test_16_bits_with_a_transparent_value_lie_on_white(tmp_path):
+    values = np.full((20, 20), 7000, np.uint16)
+    values[:10] = 0
+    Image.fromarray(values).save(tmp_path / "p.png", transparency=0)
+    pixels = lrlib.image_schedule(tmp_path / "p.png", 400, grey=True).pixels
+    assert pixels[:180] == pytest.approx(1.0) and pixels[-180:] == pytest.approx(7000 / 65_535, abs=1e-3)
+
+
+def test_the_order_of_bytes_does_not_matter():
+    values = np.linspace(0, 65_535, 400).reshape(20, 20).astype(np.uint16)
+    pixels = [lrlib.image_schedule(array, 400, grey=True).pixels for array in (values, values.astype(">u2"))]
+    np.testing.assert_array_equal(*pixels)
+
+
+def test_a_long_strip_has_a_hilbert_curve_of_its_own_size():
+    strip = lrlib.image_schedule(np.linspace(0, 1, 30_000)[None], 30_000, 0.0, 1.0, order="hilbert", grey=True)
+    assert strip.size == (30_000, 1) and len(np.unique(strip.pixels)) > 25_000

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import threading
 
 import matplotlib.pyplot as plt
@@ -519,3 +520,90 @@ def test_targets_that_are_shares_of_the_classes(digits):
             for loss in (F.cross_entropy, lambda out, y: F.cross_entropy(out, y))
         ]
         np.testing.assert_allclose(*lines, rtol=1e-5)
+
+
+class Alias(nn.Module):
+    """A weight that is reached by another way than its name: from a list, or by a function that holds the layer."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.way = [self.layer.weight] if way == "list" else [lambda x: self.layer(x)]
+
+    def forward(self, x):
+        x, way = x.flatten(1), self.way[0]
+        return x @ way.T + self.layer.bias if isinstance(way, torch.Tensor) else way(x)
+
+
+@pytest.mark.parametrize("way", ["list", "function"])
+@pytest.mark.parametrize("position", [[0.0, 0.5, 1.0], [-1.0, 0.0, 1.0]])
+def test_a_weight_that_is_reached_by_another_way_moves_too(digits, way, position):
+    with lrlib.seeded(0):
+        model, plain = Alias(way), nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    plain[1].load_state_dict(model.layer.state_dict())
+    u = planes.random_direction(model, 1)
+    expected = landscape.loss_line(plain, *digits, u, position).loss
+    for method in ("auto", "loop"):
+        found = landscape.loss_line(model, *digits, u, position, method=method).loss
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    if way == "list":
+        with pytest.raises(ValueError, match="another way than its name"):
+            landscape.loss_line(model, *digits, u, position, method="batched")
+
+
+@pytest.mark.parametrize("method", ["batched", "loop"])
+def test_a_layer_that_is_used_twice_is_left_as_it_was(digits, method):
+    with lrlib.seeded(0):
+        layer = nn.Linear(64, 64)
+        model = nn.Sequential(nn.Flatten(), layer, nn.Tanh(), layer, nn.Linear(64, 10))
+    before, u = planes.parameter_vector(model), planes.random_direction(model, 1)
+    lines = [landscape.loss_line(model, *digits, u, [-1, 0, 1], method=method).loss for _ in range(2)]
+    np.testing.assert_array_equal(*lines)
+    torch.nn.utils.vector_to_parameters(before + u, model.parameters())
+    assert F.cross_entropy(model(digits[0]), digits[1]).item() == pytest.approx(lines[0][2], rel=1e-5)
+    assert all(isinstance(p, nn.Parameter) for p in model.parameters())
+
+
+def test_losses_in_half_precision_are_added_in_float32(digits):
+    model = network("conv").bfloat16()
+    x, y = digits[0].bfloat16(), digits[1]
+    with torch.no_grad():
+        exact = F.cross_entropy(model.eval()(x).double(), y).item()
+    line = landscape.loss_line(model, x, y, planes.random_direction(model, 1), [0, 1], batch_size=5)
+    assert line.loss[0] == pytest.approx(exact, rel=1e-3)
+
+
+def test_batches_do_not_decide_a_plane(digits):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10, track_running_stats=False))
+    u = planes.random_direction(model, 1)
+    assert np.isfinite(landscape.loss_line(model, *digits, u, [0, 1]).loss).all()
+    with pytest.raises(ValueError, match="batch_size=5: must be >= "):
+        landscape.loss_line(model, *digits, u, [0, 1], batch_size=5)
+
+
+def buffered(gain):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    model.register_buffer("gain", torch.tensor(gain))
+    return model
+
+
+@pytest.mark.parametrize(
+    "ends, named",
+    [
+        ([buffered(1.0), buffered(2.0)], "gain"),
+        ([buffered(1.0).requires_grad_(False), buffered(1.0).requires_grad_(False)], None),
+        ([nn.Sequential(nn.Linear(64, 10), nn.ReLU()), nn.Sequential(nn.Linear(64, 10), nn.Tanh())], "layers of model"),
+        ([nn.Sequential(nn.Linear(9, 9).requires_grad_(False), nn.Linear(9, 2)) for _ in range(2)], "0.weight"),
+    ],
+    ids=["buffer", "nothing trained", "activation", "frozen"],
+)
+def test_networks_that_differ_in_what_is_not_trained_have_no_line(digits, ends, named):
+    with pytest.raises(ValueError, match=f"other: .*{named}" if named else "requires a gradient"):
+        landscape.loss_between(*ends, *digits, [0, 1])
+
+
+def test_what_is_no_number_has_no_direction():
+    with pytest.raises(ValueError, match="path: must be finite"):
+        planes.pca_directions([torch.full((3,), math.nan)] * 4)
+    with pytest.raises(ValueError, match="complex"):
+        planes.random_direction(nn.Linear(2, 2, dtype=torch.complex64))

@@ -515,3 +515,20 @@ def test_a_table_is_copied_and_past_its_end_the_last_rate_holds():
     table[:] = 0.0
     assert schedule([0, 1, 2, 3, 10**15]).tolist() == [0.1, 0.3, 0.2, 0.2, 0.2]
     assert schedule.horizon == 3
+
+
+def test_a_formula_may_write_into_its_steps():
+    def writing(t):
+        t /= 10
+        return 0.1 * (1 - t)
+
+    pure, written = lrlib.Schedule(lambda t: 0.1 * (1 - t / 10), "pure"), lrlib.Schedule(writing, "writing")
+    for wrap in (lambda s: lrlib.warmup(s, 4), lambda s: lrlib.scale(s, 2.0), lambda s: lrlib.join([s, s], [3])):
+        np.testing.assert_allclose(wrap(written)(range(8)), wrap(pure)(range(8)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("value", [1j, None, "a"], ids=str)
+@pytest.mark.parametrize("steps", [3, [1, 2]], ids=str)
+def test_a_formula_gives_real_numbers(value, steps):
+    with pytest.raises(ValueError, match="formula of mine: returns .*must be real numbers"):
+        lrlib.Schedule(lambda t: np.array([value] * len(t)), "mine")(steps)

@@ -13,7 +13,10 @@ def _require(condition: bool, name: str, value, allowed: str) -> None:
 def _number(name: str, value, allowed: str, fits: Callable[[float], bool]) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}={value!r}: must be a number, {allowed}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # of an integer
+        number = math.inf
     _require(fits(number), name, value, allowed)
     return number
 

@@ -67,7 +67,7 @@ def diagnose(history: History, planned: Schedule | None = None) -> list[Finding]
 
     Raises:
         TypeError: an argument is of another type.
-        ValueError: the history is that of a stack.
+        ValueError: the history is that of a stack, or has a negative loss.
 
     Example:
         >>> import lrlib
@@ -83,6 +83,8 @@ def diagnose(history: History, planned: Schedule | None = None) -> list[Finding]
         check_schedule("planned", planned)
     if history.loss.ndim != 1:
         raise ValueError(f"history: is of {len(history.loss)} replicas, must be of one network")
+    if history.loss.min(initial=0.0) < 0:
+        raise ValueError(f"history: has the loss {history.loss.min():.3g}, must be >= 0 for these rules")
     if history.diverged_at is not None:
         return [_not_finite(history)]
     return list(filter(None, [_scheduler(history, planned) or _progress(history), _batchnorm(history)]))

@@ -271,8 +271,9 @@ def member_probabilities(
     members = []
     for state in states:
         load(state)
-        logits = torch.cat([wide(_outputs(worker, xs)) for xs in x.split(batch_size)], dim=-2)
-        if logits.ndim != (3 if isinstance(worker, Stack) else 2) or logits.shape[-1] < 2:
+        examples = 1 if isinstance(worker, Stack) else 0
+        logits = torch.cat([wide(_outputs(worker, xs)) for xs in x.split(batch_size)], dim=examples)
+        if logits.ndim != examples + 2 or logits.shape[-1] < 2:
             shape = tuple(logits.shape)
             raise ValueError(f"model: has outputs of shape {shape}, must give logits (N, classes) of 2 classes or more")
         if (logits >= 0).all() and ((logits.sum(-1) - 1).abs() < 1e-3).all():

@@ -30,8 +30,9 @@ def label_lines(ax: plt.Axes) -> None:
     ends = []
     for line in ax.get_lines():
         points, label = np.column_stack(line.get_data()).astype(float), str(line.get_label())
+        points = points[np.isfinite(points).all(axis=1)]
         if len(points) and not label.startswith("_"):
-            point = points[np.isfinite(points).all(axis=1)][-1]
+            point = points[-1]
             ends.append((ax.transData.transform(point)[1], point, label, line.get_color()))
     ends.sort(key=lambda end: end[0])
     heights = np.array([height for height, *_ in ends])

@@ -270,3 +270,10 @@ def test_a_stack_is_refused():
     history = lrlib.train(stack, lrlib.digits(), lrlib.constant(0.1), steps=5)
     with pytest.raises(ValueError, match="is of 2 replicas, must be of one network"):
         diagnose(history)
+
+
+def test_negative_losses_are_refused():
+    rates = np.full(3, 0.1)
+    history = lrlib.History(rates, -rates, None, np.array([3]), -rates[:1], rates[:1], None, 3, 1.0)
+    with pytest.raises(ValueError, match="history: has the loss -"):
+        diagnose(history)

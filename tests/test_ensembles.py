@@ -500,3 +500,100 @@ def test_the_barrier_is_measured_from_the_line_between_the_ends():
     assert lrlib.barrier([0, 0.25, 1], [2.0, 3.0, 6.0]) == pytest.approx(0.0)
     assert lrlib.barrier([0, 0.25, 1], [2.0, 4.0, 6.0]) == pytest.approx(1.0)
     assert lrlib.barrier([0, 0.5, 1], [2.0, 1.0, 2.0]) == 0.0
+
+
+# ------------------------------------------------------------------------------------------------- what may surprise
+
+
+class Tied(nn.Module):
+    """A weight that two layers share."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 10)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.second(torch.tanh(self.first(x.flatten(1))))))
+
+
+def twice():
+    layer = nn.Linear(64, 64)
+    return nn.Sequential(nn.Flatten(), layer, nn.Tanh(), layer, nn.Linear(64, 10))
+
+
+@pytest.mark.parametrize("make, names", [(Tied, ("first.weight", "second.weight")), (twice, ("1.weight", "3.weight"))])
+@pytest.mark.parametrize("kind", ["bezier", "polygon"])
+def test_a_path_of_a_tied_weight_has_one_control_point_for_it(make, names, kind):
+    states = []
+    for seed in (0, 1):
+        with lrlib.seeded(seed):
+            states.append(lrlib.copy_state(make()))
+    data = lrlib.digits()
+    path = lrlib.train_path(make(), *states, data, lrlib.constant(0.1), steps=20, kind=kind)
+    middle = path.at(0.5)
+    assert torch.equal(*(middle[name] for name in names))
+    model = make()
+    model.load_state_dict(middle)
+    expected = lrlib.evaluate(model, data.x_test, data.y_test)[0]
+    assert lrlib.path_loss(make(), path, data.x_test, data.y_test, [0.5])[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_statistics_are_means_of_many_batches_in_any_precision(dtype):
+    norm = nn.BatchNorm1d(1).to(dtype)
+    x = torch.cat([torch.full((1000, 1), 1.0), torch.full((1000, 1), 2.0)])
+    lrlib.refresh_batchnorm(norm, (x + torch.tensor([0.25, -0.25]).repeat(1000)[:, None]).to(dtype), 2)
+    assert norm.running_mean.item() == pytest.approx(1.5, rel=1e-2)
+    assert norm.running_var.item() == pytest.approx(0.125, rel=1e-2) and norm.running_mean.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    "model, x, named",
+    [
+        (nn.Linear(4, 1), torch.ones(3, 4), "outputs of shape"),
+        (nn.Linear(4, 3), torch.ones(3, 2, 4), "outputs of shape"),
+        (nn.Sequential(nn.Linear(4, 3), nn.Softmax(-1)), torch.ones(3, 4), "before the softmax"),
+        (nn.BatchNorm1d(4, track_running_stats=False), torch.ones(3, 4), "batch_size=2"),
+    ],
+    ids=["one logit", "sequence", "probabilities", "batches"],
+)
+def test_outputs_that_are_no_logits_have_no_probabilities(model, x, named):
+    with pytest.raises(ValueError, match=named):
+        lrlib.member_probabilities(model, [lrlib.copy_state(model)], x, batch_size=2)
+
+
+@pytest.mark.parametrize("y", [[0, 2], [0, -100], [0.0, 1.0], [True, False]], ids=str)
+@pytest.mark.parametrize("score", [lrlib.negative_log_likelihood, lrlib.calibration_error])
+def test_labels_are_whole_numbers_of_classes(score, y):
+    with pytest.raises(ValueError, match=r"y: is .*must be whole numbers in \[0, 1\]"):
+        score(torch.tensor([[0.5, 0.5], [0.2, 0.8]]), torch.tensor(y))
+
+
+class Locked(nn.Linear):
+    def __deepcopy__(self, memo):
+        raise TypeError("holds a lock")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model, state: lrlib.member_probabilities(model, [state], torch.ones(2, 64)),
+        lambda model, state: lrlib.path_loss(model, lrlib.StatePath(state, state), torch.ones(2, 64), None, [0.0]),
+        lambda model, state: lrlib.train_path(model, state, state, lrlib.digits(), lrlib.constant(0.1), steps=1),
+    ],
+    ids=["members", "path_loss", "train_path"],
+)
+def test_a_model_that_cannot_be_copied_is_named(call):
+    model = Locked(64, 10)
+    with pytest.raises(ValueError, match="model: cannot be copied: holds a lock"):
+        call(model, lrlib.copy_state(model))
+
+
+@pytest.mark.parametrize("taken", [[("a", None)], [(-1, None)], [(True, None)], [(1.5, None)], [(1, {})]], ids=str)
+def test_a_file_whose_steps_or_states_are_none_is_refused(tmp_path, taken):
+    state = {"w": torch.ones(1)}
+    content = [(step, state if given is None else given) for step, given in taken]
+    torch.save({"format": ensembles.FORMAT, "at": [1], "taken": content}, tmp_path / "s.pt")
+    with pytest.raises(ValueError, match="s.pt: .*must"):
+        lrlib.Snapshots.load(tmp_path / "s.pt")

@@ -44,6 +44,15 @@ def test_no_lines_no_labels(ax):
     assert not ax.texts
 
 
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_a_line_of_a_run_that_diverged_at_once_has_no_label_and_disturbs_no_other(ax, scale):
+    ax.plot([0, 1], [np.nan, np.nan], label="gone")
+    ax.plot([0, 1], [np.inf, 2.0], label="there")
+    ax.set_yscale(scale)
+    lrlib.label_lines(ax)
+    assert [text.get_text() for text in ax.texts] == ["there"]
+
+
 def test_colours_and_dashes_both_differ_between_lines(ax):
     lines = [ax.plot([0, 1])[0] for _ in plotting.COLORS]
     assert len({line.get_color() for line in lines}) == len({str(line._dash_pattern) for line in lines}) == len(lines)

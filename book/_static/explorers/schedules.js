@@ -194,7 +194,8 @@
     /** A formula that is wider than the column becomes smaller, down to two thirds. */
     function shrink() {
       formula.style.fontSize = "";
-      const fits = formula.clientWidth / formula.scrollWidth;
+      const typeset = formula.firstElementChild; // scrolls by itself
+      const fits = typeset ? typeset.clientWidth / typeset.scrollWidth : 1;
       if (fits < 1) formula.style.fontSize = `${Math.max(2 / 3, fits) * parseFloat(getComputedStyle(formula).fontSize)}px`;
     }
     const lowest = (share) => LR.round(share * sliders.lr.value, 3);

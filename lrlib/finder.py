@@ -13,23 +13,22 @@ from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from scipy import stats as scipy_stats
+from scipy.signal import lfilter
 from torch import nn
 from torch.nn import functional as F
 
 from lrlib import _check, runtime
-from lrlib.callbacks import Periodic
 from lrlib.data import Dataset
 from lrlib.restore import restored
 from lrlib.run import Run
 from lrlib.schedules import Schedule
 from lrlib.stack import Loss
+from lrlib.stats import paired
 from lrlib.training import train
 
 __all__ = ["range_test", "RangeTest", "Suggestion", "NoSuggestion", "RULES"]
 
 MIN_POINTS = 10
-CONFIDENCE = 0.95
 
 
 class NoSuggestion(ValueError):
@@ -123,12 +122,10 @@ class RangeTest:
         if len(found) <= len(self.loss) / 2:
             common = max(set(reasons), key=reasons.count)
             raise NoSuggestion(f"{rule}: {len(reasons)} of {len(self.loss)} repeats give no answer: {common}")
-        centre = float(np.mean(found))
         if len(found) == 1:
-            return Suggestion(math.exp(centre), None, None, 1, rule)
-        spread = float(np.std(found, ddof=1) / math.sqrt(len(found)))
-        half = float(scipy_stats.t.ppf((1 + CONFIDENCE) / 2, len(found) - 1)) * spread
-        return Suggestion(math.exp(centre), math.exp(centre - half), math.exp(centre + half), len(found), rule)
+            return Suggestion(math.exp(found[0]), None, None, 1, rule)
+        mean = paired(found, [0.0] * len(found))
+        return Suggestion(math.exp(mean.estimate), math.exp(mean.low), math.exp(mean.high), mean.n, rule)
 
     def _usable(self, repeat: int) -> tuple[np.ndarray, np.ndarray]:
         """The smoothed curve of a repeat that falls before it rises; NoSuggestion for any other."""
@@ -166,19 +163,18 @@ class RangeTest:
         for repeat in range(len(self.loss)):
             lr, loss = self.smoothed(repeat)
             ax.plot(lr, loss, color="#0072B2", alpha=0.25, linewidth=1, linestyle="-")
-            inside = (self.lr >= lr.min()) & (self.lr <= lr.max()) if len(lr) else np.zeros(len(self.lr), bool)
-            curves[repeat, inside] = np.interp(np.log(self.lr[inside]), np.log(lr), loss) if len(lr) else np.nan
+            if len(lr):
+                curves[repeat] = np.interp(np.log(self.lr), np.log(lr), loss, left=np.nan, right=np.nan)
         counted = np.isfinite(curves).sum(0) > len(self.loss) / 2
         if counted.any():
             lr, median = self.lr[counted], np.nanmedian(curves[:, counted], axis=0)
             ax.plot(lr, median, color="#0072B2", linestyle="-", label=f"median of {len(self.loss)}")
             lowest = int(median.argmin())
             onset = int(np.argmax(median <= median[0] - 0.1 * (median[0] - median[lowest])))
-            edges = (lr[0], lr[onset], lr[lowest], lr[-1])
-            phases = zip(
-                edges, edges[1:], ("too low", "falling", "too high"), ("0.95", "#dcefe6", "#f7e0d2"), strict=False
-            )
-            for low, high, name, color in phases:
+            edges, colors = lr[[0, onset, lowest, -1]], ("0.95", "#dcefe6", "#f7e0d2")
+            for low, high, name, color in zip(
+                edges[:-1], edges[1:], ("too low", "falling", "too high"), colors, strict=True
+            ):
                 if high > low:
                     ax.axvspan(low, high, color=color, zorder=0, linewidth=0)
                     ax.text(math.sqrt(low * high), 1.0, name, transform=ax.get_xaxis_transform(), ha="center", va="top")
@@ -191,11 +187,8 @@ class RangeTest:
 
 
 def _exponential_mean(values: np.ndarray, smoothing: float) -> np.ndarray:
-    mean, weight, out = 0.0, 0.0, np.empty(len(values))
-    for k, value in enumerate(values):
-        mean, weight = smoothing * mean + value, smoothing * weight + 1
-        out[k] = mean / weight
-    return out
+    sums, weights = (lfilter([1.0], [1.0, -smoothing], v) for v in (values, np.ones(len(values))))
+    return sums / weights
 
 
 def _steepest(lr: np.ndarray, loss: np.ndarray) -> float:
@@ -269,7 +262,6 @@ def range_test(
     min_lr: float = 1e-5,
     max_lr: float = 10.0,
     num_iter: int = 100,
-    mode: str = "exponential",
     batch_size: int = 64,
     smoothing: float | None = None,
     stop_factor: float = 3.0,
@@ -279,8 +271,7 @@ def range_test(
 ) -> RangeTest:
     r"""Raise the rate from `min_lr` to `max_lr` over `num_iter` updates and record the loss after each.
 
-    .. math:: \eta_k = \eta_{min} (\eta_{max}/\eta_{min})^{k/(K-1)} \quad\text{or}\quad
-              \eta_k = \eta_{min} + (\eta_{max} - \eta_{min})\,k/(K-1)
+    .. math:: \eta_k = \eta_{min} (\eta_{max}/\eta_{min})^{k/(K-1)}
 
     It is :func:`lrlib.train` with this schedule. Parameter groups keep the ratios of the rates they were built with;
     the highest of them gets :math:`\eta_k`. A repeat stops when a loss is not finite, or when the smoothed loss exceeds
@@ -299,7 +290,6 @@ def range_test(
         loss: maps outputs and targets to a scalar, the mean over the batch.
         min_lr, max_lr: the sweep, 0 < `min_lr` < `max_lr`.
         num_iter: updates :math:`K` per repeat, >= 10.
-        mode: "exponential" or "linear".
         batch_size: for tensors; an iterable brings its own batches.
         smoothing: weight of the past in the smoothed curve, in [0, 1); default 1 - 10/`num_iter`, a mean over about a
             tenth of the sweep, so that a longer test is smoothed over the same span of rates.
@@ -326,7 +316,6 @@ def range_test(
     if max_lr <= min_lr:
         raise ValueError(f"max_lr={max_lr!r}: must be > min_lr={min_lr!r}")
     num_iter = _check.integer("num_iter", num_iter, MIN_POINTS)
-    _check.choice("mode", mode, ("exponential", "linear"))
     batch_size = _check.integer("batch_size", batch_size, 1)
     smoothing = 1 - 10 / num_iter if smoothing is None else _check.below_one("smoothing", smoothing)
     stop_factor = _check.positive("stop_factor", stop_factor)
@@ -341,9 +330,11 @@ def range_test(
     if isinstance(data, tuple):
         batch_size = min(batch_size, max(1, len(data[0])))
 
-    rates = (np.geomspace if mode == "exponential" else np.linspace)(min_lr, max_lr, num_iter)
+    rates = np.geomspace(min_lr, max_lr, num_iter)
     schedules = [Schedule.from_table(rates * (ratio / max(built))) for ratio in built]
     losses = np.full((repeats, num_iter + 1), np.nan)
+    # Its last step makes no update: it gives the batch after the last update.
+    options: dict = {"steps": num_iter + 1, "batch_size": batch_size, "optimizer": optimizer, "loss": loss}
     for repeat in range(repeats):
         with restored(model, optimizer, data):
             if reinitialize and repeat:
@@ -352,17 +343,7 @@ def range_test(
                         if callable(reset := getattr(module, "reset_parameters", None)):
                             reset()
             sweep = _Sweep(num_iter, smoothing, stop_factor)
-            history = train(
-                model,
-                data,
-                schedules,
-                steps=num_iter + 1,  # no update, but the batch after the last one
-                batch_size=batch_size,
-                optimizer=optimizer,
-                loss=loss,
-                seed=seed + repeat,
-                callbacks=[Periodic(sweep, every=1)],
-            )
+            history = train(model, data, schedules, seed=seed + repeat, callbacks=[sweep], **options)
             losses[repeat, : len(history.loss)] = history.loss
             losses[repeat, num_iter] = sweep.last
             if history.diverged_at == 0:

@@ -103,14 +103,10 @@ class _Job:
     data: Dataset | Callable[[], Dataset]
     schedules: Sequence[Schedule | float]
     options: dict  # of lrlib.train
-    order_seed: int | None
 
     def model(self, seed: int, device: torch.device) -> nn.Module:
         with runtime.seeded(seed):
             return self.make_model(seed).to(device).train()
-
-    def order(self, seed: int) -> int:
-        return seed if self.order_seed is None else self.order_seed
 
 
 def train_grid(
@@ -123,7 +119,6 @@ def train_grid(
     batch_size: int = 64,
     optimizer: Rule | None = None,
     loss: Loss = F.cross_entropy,
-    order_seed: int | None = None,
     eval_every: int | None = None,
     way: str | None = None,
 ) -> GridResult:
@@ -155,7 +150,6 @@ def train_grid(
         batch_size: examples per update, between 1 and the number of training examples.
         optimizer: a rule; default ``lrlib.SGD()``.
         loss: maps logits and labels to a scalar, the mean over the batch.
-        order_seed: None for an order of examples by each replica's seed; an integer >= 0 for one order for all.
         eval_every: evaluate the test set before the first update and after every so many; default at the end only.
         way: None to choose, or "stack" or "loop".
 
@@ -181,8 +175,6 @@ def train_grid(
     names, entries = _named(schedules)
     seeds = _distinct(seeds)
     _check.choice("way", way, (None, "stack", "loop"))
-    if order_seed is not None:
-        _check.integer("order_seed", order_seed, 0)
     rule = SGD() if optimizer is None else optimizer
     if not isinstance(rule, Rule):
         raise TypeError(f"optimizer={optimizer!r}: must be a rule of lrlib.rules")
@@ -190,7 +182,7 @@ def train_grid(
         raise TypeError(f"data: is a {type(data).__name__}, must be a Dataset, or a function that returns one")
     here = data if isinstance(data, Dataset) else data()
     options = {"steps": steps, "batch_size": batch_size, "optimizer": rule, "loss": loss, "eval_every": eval_every}
-    job = _Job(make_model, here, entries, options, order_seed)
+    job = _Job(make_model, here, entries, options)
     _refuse_early(job, here)
     shards = _cut(job, here, seeds)
     way, why = _choose(job, here, shards[0], len(names) * len(seeds), way)
@@ -245,11 +237,11 @@ def _run(job: _Job, shard: Sequence[Cell], way: str) -> dict[Cell, dict]:
         rows = {}
         for k, seed in shard:
             model = job.model(seed, data.x_train.device)
-            history = train(model, data, job.schedules[k], seed=job.order(seed), **job.options)
+            history = train(model, data, job.schedules[k], seed=seed, **job.options)
             rows[k, seed] = _padded(history, job) | {"state": _on_cpu(model)}
         return rows
     stack = Stack([models[seed] for _, seed in shard])
-    schedules, seeds = [job.schedules[k] for k, _ in shard], [job.order(seed) for _, seed in shard]
+    schedules, seeds = [job.schedules[k] for k, _ in shard], [seed for _, seed in shard]
     history = train(stack, data, schedules, seed=seeds, **job.options)
     rows = {}
     for r, (k, seed) in enumerate(shard):

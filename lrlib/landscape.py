@@ -21,22 +21,13 @@ from lrlib.architecture import called, copied
 from lrlib.ensembles import refresh_batchnorm
 from lrlib.minibatches import check_data, check_statistics
 from lrlib.planes import Projection, parameter_vector, pieces, trainable
-from lrlib.stack import wide
+from lrlib.stack import Loss, wide
 
 __all__ = [
-    "Line",
-    "Plane",
-    "loss_line",
-    "loss_between",
-    "loss_plane",
-    "plane_curvature",
-    "negative_curvature",
-    "draw_plane",
-    "draw_surface",
-    "draw_path",
-]
+    "Line", "Plane", "loss_line", "loss_between", "loss_plane", "plane_curvature", "negative_curvature", "draw_plane",
+    "draw_surface", "draw_path",
+]  # fmt: skip
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 BATCHED_EXAMPLES, BATCHED_PARAMETERS = 128, 50_000  # up to here several points at once were faster, on a CPU
 BATCHED_POINTS = 16
 

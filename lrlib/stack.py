@@ -21,6 +21,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ELEMENTWISE = (
     nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus, nn.Hardtanh, nn.Identity,
 )  # fmt: skip
+MEANS = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.binary_cross_entropy_with_logits)  # of elements
 
 
 def wide(outputs: torch.Tensor) -> torch.Tensor:
@@ -72,18 +73,17 @@ class Stack(nn.Module):
             if len(set(memory)) < len(memory):
                 raise ValueError(f"models[{k}]: has different parameters in one memory, must be one parameter")
         self.size = len(models)
-        trained = [{name: p for name, p in model.named_parameters() if p.requires_grad} for model in models]
-        fixed = [
-            {name: p for name, p in model.named_parameters() if not p.requires_grad} | dict(model.named_buffers())
-            for model in models
+        parts = [dict(model.named_parameters()) | dict(model.named_buffers()) for model in models]
+        shapes = [
+            [(n, p.shape, isinstance(p, nn.Parameter) and p.requires_grad) for n, p in some.items()] for some in parts
         ]
-        if any({n: t.shape for n, t in part.items()} != {n: t.shape for n, t in parts[0].items()}
-               for parts in (trained, fixed) for part in parts):  # fmt: skip
+        if any(some != shapes[0] for some in shapes):
             raise ValueError("models: have parameters of different names or shapes, must be of one architecture")
-        self.names, self._fixed_names = list(trained[0]), list(fixed[0])
-        self.weights = nn.ParameterList([torch.stack([part[n].detach() for part in trained]) for n in self.names])
+        self.names = [name for name, _, trained in shapes[0] if trained]
+        self._fixed_names = [name for name, _, trained in shapes[0] if not trained]
+        self.weights = nn.ParameterList([torch.stack([some[n].detach() for some in parts]) for n in self.names])
         for k, name in enumerate(self._fixed_names):
-            self.register_buffer(f"fixed{k}", torch.stack([part[name].detach() for part in fixed]))
+            self.register_buffer(f"fixed{k}", torch.stack([some[name].detach() for some in parts]))
         self._template = [copied(models[0])]  # in a list, so that it is no submodule
         self._layers = _layers(self.template)
         self.train(models[0].training)
@@ -148,6 +148,8 @@ class Stack(nn.Module):
         y = y.repeat_interleave(self._repeats(y), 0) if len(y) < self.size else y
         if loss is F.cross_entropy and outputs.ndim == 3 and y.ndim == 2:
             return F.cross_entropy(outputs.mT, y, reduction="none").mean(1)
+        if loss in MEANS and outputs.shape == y.shape:
+            return loss(outputs, y, reduction="none").flatten(1).mean(1)
         values = vmap(loss)(outputs, y)
         if values.shape != (self.size,):
             raise ValueError(f"loss: returned {tuple(values.shape[1:])} a replica, must return a scalar")
@@ -201,21 +203,15 @@ class Stack(nn.Module):
 
     def _batch_norm(self, name: str, layer: nn.BatchNorm1d, tensors: dict, h: torch.Tensor) -> torch.Tensor:
         """The replicas' units as the channels of one norm."""
-        part = {key: tensors[f"{name}.{key}"].view(-1) for key in ("weight", "bias", "running_mean", "running_var")
-                if getattr(layer, key) is not None}  # fmt: skip
+        keys = ("running_mean", "running_var", "weight", "bias")
+        mean, var, weight, bias = (
+            None if getattr(layer, key) is None else tensors[f"{name}.{key}"].view(-1) for key in keys
+        )
         if self.training and layer.track_running_stats:
             tensors[f"{name}.num_batches_tracked"].add_(1)
-        out = F.batch_norm(
-            h.reshape(1, -1, h.shape[-1]),
-            part.get("running_mean"),
-            part.get("running_var"),
-            part.get("weight"),
-            part.get("bias"),
-            self.training or not layer.track_running_stats,
-            layer.momentum or 0.0,
-            layer.eps,
-        )
-        return out.view_as(h)
+        of_batch = self.training or not layer.track_running_stats
+        units = h.reshape(1, -1, h.shape[-1])
+        return F.batch_norm(units, mean, var, weight, bias, of_batch, layer.momentum or 0.0, layer.eps).view_as(h)
 
 
 def _layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:
@@ -228,22 +224,10 @@ def _layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:
     known = (nn.Linear, nn.BatchNorm1d, nn.LayerNorm, *ELEMENTWISE)
     if type(layers[0][1]) is not nn.Linear or any(type(layer) not in known for _, layer in layers):
         return None
-    unshared = len(list(model.named_modules(remove_duplicate=False))) == len(layers) + 2 == len(set(model.modules()))
+    unshared = len(list(model.named_modules(remove_duplicate=False))) == len(layers) + 2
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     hooked = any(getattr(module, kind) for module in model.modules() for kind in kinds)
     tied = len(list(model.parameters())) < sum(1 for _ in model.named_parameters(remove_duplicate=False))
     cumulative = any(isinstance(m, nn.BatchNorm1d) and m.track_running_stats and m.momentum is None for _, m in layers)
-    fits = all(
-        layer.normalized_shape == (units,) if isinstance(layer, nn.LayerNorm) else True
-        for units, (_, layer) in zip(_units([layer for _, layer in layers]), layers, strict=True)
-    )
-    return layers if unshared and fits and not (hooked or tied or cumulative) else None
-
-
-def _units(layers: list[nn.Module]) -> list[int]:
-    """How many numbers an example has after each layer."""
-    units, out = 0, []
-    for layer in layers:
-        units = layer.out_features if isinstance(layer, nn.Linear) else units
-        out.append(units)
-    return out
+    by_rows = all(len(m.normalized_shape) == 1 for _, m in layers if isinstance(m, nn.LayerNorm))
+    return layers if unshared and by_rows and not (hooked or tied or cumulative) else None

@@ -26,6 +26,8 @@ class RuleRun(Run):
 
     def __init__(self, model, data, schedule: Schedule | float | Sequence | None, rule: Rule, **options):
         super().__init__(model, data, **options)
+        if any(p.is_complex() for p in self._params):
+            raise ValueError("model: has complex parameters, must have real ones for a rule of lrlib")
         device = self.active.device
         self._rule = rule
         self.rates = _table("schedule", schedule, self.steps, self.size, _check.nonnegative).to(device)
@@ -56,7 +58,8 @@ class RuleRun(Run):
         total = values.sum() if self.size > 1 else values
         gradients = torch.autograd.grad(total, self._params, allow_unused=True)
         used = [i for i, g in enumerate(gradients) if g is not None]
-        given = [g if isinstance(self.model, Stack) else g[None] for g in gradients if g is not None]
+        given = [g if g.layout is torch.strided else g.to_dense() for g in gradients if g is not None]
+        given = given if isinstance(self.model, Stack) else [g[None] for g in given]
         weights, values = [self.weights[i] for i in used], values.detach()
         with torch.no_grad():
             calm = isinstance(k, int) and self._calm and math.isfinite(total.item())

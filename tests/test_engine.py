@@ -497,6 +497,33 @@ def test_closures_reach_torchs_optimizers():
     assert history.loss[-1] < 0.01 * history.loss[0]
 
 
+def test_lbfgs_evaluates_the_loss_as_often_as_in_a_plain_loop():
+    x, y, calls = X[:100], Y[:100], []
+
+    def loss(logits, targets):
+        calls.append(1)
+        return F.cross_entropy(logits, targets)
+
+    def lbfgs(model):
+        return torch.optim.LBFGS(model.parameters(), lr=1.0, max_iter=5, line_search_fn="strong_wolfe")
+
+    ours, theirs = mlp(), mlp()
+    lrlib.train(ours, (x, y), None, steps=4, batch_size=100, optimizer=lbfgs(ours), loss=loss)
+    inside = len(calls)
+    optimizer = lbfgs(theirs)
+
+    def closure():
+        optimizer.zero_grad()
+        value = loss(theirs(x), y)
+        value.backward()
+        return value
+
+    for _ in range(4):
+        optimizer.step(closure)
+    assert inside == len(calls) - inside
+    assert apart(ours.parameters(), theirs.parameters()) < 1e-6
+
+
 def test_every_replica_may_have_its_own_torch_optimizer():
     stack = lrlib.Stack([mlp(0), mlp(1)])
     rule = lrlib.PerReplica(lambda params, lr: torch.optim.RAdam(params, lr=lr))
@@ -541,6 +568,31 @@ def test_what_cannot_be_stacked_is_trained_one_by_one(make):
     for seed in (0, 1):
         model = grid_model(lambda seed=seed: make(seed), seed)
         assert lrlib.train(model, DATA, 0.1, steps=4, seed=seed).final_loss == grid.final_loss[0, seed]
+
+
+@pytest.mark.parametrize("rule", [lrlib.SGD(momentum=0.9), lrlib.AdamW(), lrlib.Hypergradient()], ids=str)
+def test_sparse_gradients_train_as_dense_ones(rule):
+    words = sparse_words(0).double()
+    dense = copy.deepcopy(words)
+    dense.table.sparse = False
+    for model in (words, dense):
+        lrlib.train(model, DATA, 0.01, steps=5, optimizer=rule)
+    assert apart(words.parameters(), dense.parameters()) < 1e-9
+
+
+def test_complex_parameters_are_refused():
+    model = nn.Linear(64, 10, dtype=torch.complex64)
+    with pytest.raises(ValueError, match="model: has complex parameters"):
+        lrlib.train(model, (X.cfloat().flatten(1), Y), 0.1, steps=1, loss=lambda z, y: z.abs().mean())
+
+
+@pytest.mark.parametrize("loss", [F.mse_loss, F.l1_loss, F.binary_cross_entropy_with_logits], ids=lambda f: f.__name__)
+def test_means_over_elements_are_those_of_each_replica(loss):
+    stack, targets = lrlib.Stack([mlp(seed) for seed in range(4)]), F.one_hot(Y, 10).double()
+    x, y = X[:20].view(2, 10, *X.shape[1:]), targets[:20].view(2, 10, 10)
+    outputs = stack(x)
+    expected = [loss(outputs[r], y[r // 2]).item() for r in range(4)]
+    np.testing.assert_allclose(stack.losses(x, y, loss).detach(), expected, rtol=1e-12)
 
 
 def test_averages_and_rules_pickle_and_copy():
@@ -823,3 +875,12 @@ def test_a_layer_that_is_used_twice_is_left_as_it_was():
         torch.testing.assert_close(stack(DATA.x_test[None, :20]), torch.stack([m(DATA.x_test[:20]) for m in models]))
     assert all(isinstance(p, nn.Parameter) for p in stack.template.parameters())
     assert stack.template[1].weight is stack.template[3].weight
+
+
+@pytest.mark.parametrize("make", [lambda model: model, lambda model: lrlib.Stack([model, model])], ids=["one", "stack"])
+def test_a_batch_of_one_under_batchnorm_is_named(make):
+    with pytest.raises(ValueError, match="data: gave a batch of one example, of which BatchNorm"):
+        lrlib.train(make(mlp(norm="batch")), (X, Y), 0.1, steps=2, batch_size=1)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X[:65], Y[:65]), batch_size=64)
+    with pytest.raises(ValueError, match="drop_last=True"):
+        lrlib.train(mlp(norm="batch"), loader, 0.1, steps=2)

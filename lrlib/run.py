@@ -174,6 +174,17 @@ class Run(ABC):
 
     def losses(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """The losses (R,) of a batch (G, B, ...)."""
+        try:
+            return self._losses(x, y)
+        except ValueError as error:
+            if x.shape[1] > 1 or "more than 1 value per channel" not in str(error):
+                raise
+            raise ValueError(
+                "data: gave a batch of one example, of which BatchNorm has no variance; must give larger ones, "
+                "by batch_size, or drop_last=True of a loader"
+            ) from error
+
+    def _losses(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         if isinstance(self.model, Stack):
             return self.model.losses(x, y, self._loss)
         value = self._loss(self.model(x[0]), y[0])

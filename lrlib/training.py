@@ -106,7 +106,8 @@ def train(
         track_updates: also measure the relative size of each update.
         callbacks: functions of the :class:`Run`, called after every update, or :class:`~lrlib.Callback` objects.
         resume: what :meth:`Run.state_dict` returned in a run with the same arguments; the run goes on from there,
-            bit by bit as if it had not ended.
+            bit by bit as if it had not ended. Its callbacks are new ones of the same kinds, and get back what these
+            remembered, but for :class:`~lrlib.Snapshots`, which have files of their own. A loader's place is lost.
 
     Raises:
         TypeError: an argument is of a wrong type.

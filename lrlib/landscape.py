@@ -216,8 +216,9 @@ def loss_line(
             one, and the latter for the rest and for models that vmap cannot do.
 
     Raises:
-        ValueError: an argument is out of its range, shapes disagree, the loss is no scalar, or the model cannot be
-            evaluated as `method` says.
+        TypeError: x or y is no tensor.
+        ValueError: an argument is out of its range, shapes disagree, the loss is no scalar, the model cannot be
+            evaluated as `method` says, or there are several batches for a BatchNorm layer without running statistics.
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)

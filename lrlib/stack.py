@@ -46,7 +46,9 @@ class Stack(nn.Module):
         names: their names.
 
     Raises:
-        ValueError: there is no model, or they differ in structure, settings or shapes.
+        ValueError: there is no model; they differ in layers, shapes or anything else that they hold, such as numbers,
+            containers, hooks and what functions refer to; a parameter has a hook, shares its memory with another one,
+            or is reached by another way than its name; or a model cannot be copied.
 
     Example:
         >>> import lrlib

@@ -278,7 +278,6 @@ def test_the_plot_marks_three_phases_and_every_repeat():
     ({"min_lr": 0.0}, ValueError, "min_lr=0.0"),
     ({"max_lr": 1e-6}, ValueError, "max_lr=1e-06"),
     ({"num_iter": 9}, ValueError, "num_iter=9"),
-    ({"mode": "log"}, ValueError, "mode='log'"),
     ({"data": [{"x": X, "y": Y}]}, ValueError, "a dict, must give pairs"),
     ({"data": [(X, Y, Y)]}, ValueError, "3 parts, must give pairs"),
     ({"smoothing": 1.0}, ValueError, "smoothing=1.0"),

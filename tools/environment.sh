@@ -4,7 +4,7 @@
 #
 #   PYTHON=python3.12 tools/environment.sh     choose the interpreter (only when .venv is first made)
 #
-# .venv/.installed says what was installed where, and is written last; .venv/.installing is there until then.
+# .venv/.installed says what was installed where, and is written last; .venv/.installing names the process until then.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -28,6 +28,9 @@ moved() {
 
 if works && [ "$(cat .venv/.installed 2>/dev/null)" = "$(wanted)" ]; then
     exit 0
+fi
+if [ -f .venv/.installing ] && kill -0 "$(cat .venv/.installing)" 2>/dev/null; then
+    fail "another installation is running (process $(cat .venv/.installing)); wait for it to end, then run this again"
 fi
 if [ -d .venv ] && { [ -f .venv/.installing ] || moved || ! works; }; then
     echo "An installation was interrupted, its interpreter is gone, or the folder has moved: starting again."
@@ -57,10 +60,10 @@ fi
 
 if [ ! -d .venv ]; then
     mkdir .venv
-    touch .venv/.installing
+    echo $$ >.venv/.installing
     make_venv || fail "could not make .venv"
 fi
-touch .venv/.installing
+echo $$ >.venv/.installing
 rm -f .venv/.installed
 echo "Installing $(grep -c '==' requirements.lock) packages into .venv with $tool (minutes the first time)"
 install -r requirements.lock && install --no-deps --no-build-isolation -e . ||

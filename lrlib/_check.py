@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Collection
 from numbers import Integral, Real
 
+FLOATS = 2**1023  # up to it an integer has a float
+
 
 def _require(condition: bool, name: str, value, allowed: str) -> None:
     if not condition:
@@ -56,6 +58,7 @@ def integer(name: str, value, minimum: int, maximum: int | None = None) -> int:
     if not _is_integer(value):
         raise TypeError(f"{name}={value!r}: must be {allowed}")
     _require(minimum <= value and (maximum is None or value <= maximum), name, value, allowed)
+    _require(value < FLOATS, name, value, "an integer < 2**1023")
     return int(value)
 
 
@@ -70,6 +73,7 @@ def increasing(name: str, values, minimum: int) -> list[int]:
         raise TypeError(f"{name}={values!r}: must be {allowed}")
     ordered = all(a < b for a, b in zip(items, items[1:], strict=False))
     _require(bool(items) and items[0] >= minimum and ordered, name, values, allowed)
+    _require(items[-1] < FLOATS, name, values, "integers < 2**1023")
     return [int(item) for item in items]
 
 

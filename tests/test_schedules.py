@@ -532,3 +532,20 @@ def test_a_formula_may_write_into_its_steps():
 def test_a_formula_gives_real_numbers(value, steps):
     with pytest.raises(ValueError, match="formula of mine: returns .*must be real numbers"):
         lrlib.Schedule(lambda t: np.array([value] * len(t)), "mine")(steps)
+
+
+@pytest.mark.parametrize(
+    "make, named",
+    [
+        (lambda n: lrlib.step(0.1, n), "step_size"),
+        (lambda n: lrlib.multistep(0.1, [3, n]), "milestones"),
+        (lambda n: lrlib.cosine(0.1, n), "T_max"),
+        (lambda n: lrlib.cosine_restarts(0.1, 2, n), "T_mult"),
+        (lambda n: lrlib.warmup(lrlib.constant(0.1), n), "steps"),
+        (lambda n: lrlib.join([lrlib.constant(0.1), lrlib.constant(0.2)], [n]), "boundaries"),
+        (lambda n: lrlib.constant(n), "lr"),
+    ],
+)
+def test_an_integer_that_is_no_float_is_refused_by_name(make, named):
+    with pytest.raises(ValueError, match=f"^{named}=.*must be"):
+        make(10**400)

@@ -57,6 +57,11 @@ def test_equal_to_a_plain_loop(data):
         torch.testing.assert_close(a, b)
 
 
+def test_a_rate_may_be_a_tensor(data):
+    losses = [train(small(), data, rate, steps=5).loss for rate in (0.5, torch.tensor(0.5))]
+    np.testing.assert_array_equal(*losses)
+
+
 def test_the_same_seed_gives_the_same_run_and_another_does_not(data):
     first, second, other = (train(small(), data, lrlib.constant(0.1), steps=20, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.loss, second.loss)

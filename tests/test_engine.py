@@ -123,6 +123,7 @@ def test_a_rule_equals_torchs(name):
     assert apart(in_a_loop.parameters(), theirs.parameters()) < 1e-10
 
 
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon to compare with")
 def test_muon_moves_matrices_as_torch_does_in_bfloat16():
     generator = torch.Generator().manual_seed(0)
     for shape in ((6, 20), (20, 6), (8, 8)):

@@ -44,8 +44,8 @@ def alike(a: nn.Module, b: nn.Module) -> bool:
 
 def _settings(module: nn.Module) -> dict[str, Any]:
     """What a module has besides its tensors and layers; hooks without their numbers."""
-    found = {name: value for name, value in vars(module).items() if name not in OWN}
-    return {name: list(value.values()) if "_hooks" in name and value else value for name, value in found.items()}
+    found = {name: value for name, value in vars(module).items() if name not in OWN and ("_hooks" not in name or value)}
+    return {name: list(value.values()) if "_hooks" in name else value for name, value in found.items()}
 
 
 def _equal(a: Any, b: Any, known: Pairs, copies: bool = True) -> bool:

@@ -7,6 +7,7 @@ lrlib's range test, its training, its schedules or the pictures change.
 """
 
 import base64
+import functools
 import io
 import json
 from pathlib import Path
@@ -46,7 +47,7 @@ def pictures() -> None:
     script("pictures.js", "pictures", encoded)
 
 
-def rounded(values, digits: int = 5) -> list:
+def rounded(values, digits: int = 5) -> list | float | None:
     """Nested lists of numbers with so many digits; None where there is none."""
     if np.ndim(values):
         return [rounded(value, digits) for value in values]
@@ -81,7 +82,11 @@ def range_tests() -> list[dict]:
     return tests
 
 
-def convolutional(norm: bool) -> torch.nn.Module:
+def perceptron(seed: int) -> torch.nn.Module:
+    return lrlib.mlp(64, 32, 10)
+
+
+def convolutional(seed: int, norm: bool = False) -> torch.nn.Module:
     """Two strided convolutions for pictures of 8 by 8, with or without BatchNorm."""
     layers: list[torch.nn.Module] = []
     for channels_in, channels in ((1, 8), (8, 16)):
@@ -99,21 +104,21 @@ def finder_tasks() -> list[dict]:
     sgd_rates, adam_rates = 0.01 * 2.0 ** np.arange(10), 0.0003 * 2.0 ** np.arange(11)
     tasks = []
     for name, build, data, optimizer, rates in (
-        ("MLP on digits, SGD", lambda: lrlib.mlp(64, 32, 10), digits, "SGD", sgd_rates),
-        ("MLP, noisy labels, SGD", lambda: lrlib.mlp(64, 32, 10), noisy, "SGD", sgd_rates),
-        ("convolutions, SGD", lambda: convolutional(False), digits, "SGD", sgd_rates),
-        ("convolutions with BatchNorm, SGD", lambda: convolutional(True), digits, "SGD", sgd_rates),
-        ("MLP on digits, Adam", lambda: lrlib.mlp(64, 32, 10), digits, "Adam", adam_rates),
+        ("MLP on digits, SGD", perceptron, digits, "SGD", sgd_rates),
+        ("MLP, noisy labels, SGD", perceptron, noisy, "SGD", sgd_rates),
+        ("convolutions, SGD", convolutional, digits, "SGD", sgd_rates),
+        ("convolutions with BatchNorm, SGD", functools.partial(convolutional, norm=True), digits, "SGD", sgd_rates),
+        ("MLP on digits, Adam", perceptron, digits, "Adam", adam_rates),
     ):
         with lrlib.seeded(0):
-            model = build()
+            model = build(0)
         low, high = (1e-4, 10.0) if optimizer == "SGD" else (1e-5, 1.0)
         test = finder.range_test(
             model, data, getattr(torch.optim, optimizer)(model.parameters(), lr=1.0), min_lr=low, max_lr=high,
             batch_size=32, reinitialize=True,
         )  # fmt: skip
         grid = lrlib.train_grid(
-            lambda seed, build=build: build(), data,
+            build, data,
             [*rates.tolist(), *(lrlib.cosine(rate, T_max=steps) for rate in rates.tolist())], range(10),
             steps=steps, batch_size=32, optimizer=getattr(lrlib, optimizer)(),
         )  # fmt: skip

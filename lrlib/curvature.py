@@ -51,9 +51,14 @@ def _check_gradients(gradients: Sequence[torch.Tensor]) -> None:
 
 @contextlib.contextmanager
 def _products(
-    model: nn.Module, x: torch.Tensor, y: torch.Tensor, loss: Loss, batch_size: int, adaptive: bool = False
+    model: nn.Module,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    loss: Loss,
+    batch_size: int,
+    units: Sequence[torch.Tensor] | None = None,
 ) -> Iterator[tuple[Products, torch.Tensor]]:
-    """Products with H, or with diag|θ| H diag|θ| if `adaptive`, and θ, shape (R, d); R = 1 for a plain module.
+    """Products with H, or with diag(s) H diag(s) for `units` s, and θ, shape (R, d); R = 1 for a plain module.
 
     For data of one batch the graph is built once. What is not finite in a replica's loss or gradient makes its products
     NaN.
@@ -65,6 +70,9 @@ def _products(
         size, axis, template, parameters = 1, 0, model, list(trainable(model).values())
     check_data(*(part.movedim(axis, 0) if isinstance(part, torch.Tensor) else part for part in (x, y)))
     check_statistics(template, x.shape[axis], batch_size)
+    if units is not None and [unit.shape for unit in units] != [p.shape for p in parameters]:
+        shapes = [tuple(unit.shape) for unit in units]
+        raise ValueError(f"units: have the shapes {shapes}, must be those of {[tuple(p.shape) for p in parameters]}")
     chunks = list(zip(x.split(batch_size, axis), y.split(batch_size, axis), strict=True))
     sizes = [p.numel() // size for p in parameters]
 
@@ -103,7 +111,7 @@ def _products(
             kernels.enter_context(torch.backends.cudnn.flags(enabled=False))
         model.eval()
         kept, theta = gradient(*chunks[0]) if len(chunks) == 1 else None, flat(parameters)
-        unit = theta.abs() if adaptive else 1.0
+        unit = 1.0 if units is None else flat(units)
 
         def multiply(vectors: torch.Tensor) -> torch.Tensor:
             return unit * torch.stack([product(kept or gradient(*chunk), unit * vectors) for chunk in chunks]).sum(0)
@@ -219,7 +227,7 @@ def sharpness(
     loss: Loss = F.cross_entropy,
     batch_size: int = 1000,
     iterations: int = 25,
-    adaptive: bool = False,
+    units: Sequence[torch.Tensor] | None = None,
 ) -> float | np.ndarray:
     r"""The largest eigenvalue of the Hessian, :math:`S = h_{\max}`; gradient descent is stable for :math:`\eta < 2/S`.
 
@@ -231,7 +239,9 @@ def sharpness(
         batch_size: examples at a time, >= 1; bounds the memory and changes the result by rounding only.
         iterations: of Lanczos for a stack, >= 1, one product each; 12 are right to about 1%, 25 to about 0.1%. For a
             plain module it goes on until it has converged to 1e-5.
-        adaptive: whether to measure :func:`adaptive_sharpness`.
+        units: a tensor for each trainable parameter, of its shape. With s for all their entries, the largest
+            eigenvalue is that of :math:`\operatorname{diag}(s)\, H \operatorname{diag}(s)`: the curvature with
+            every parameter in a unit of its own.
 
     Returns:
         A number; for a stack shape (R,), with NaN for a replica whose loss, gradient or Hessian is not finite.
@@ -246,9 +256,11 @@ def sharpness(
         4.0
         >>> sharpness(Stack([model, model]), x[None], y[None], loss=F.mse_loss).round(4)
         array([4., 4.])
+        >>> round(sharpness(model, x, y, loss=F.mse_loss, units=[torch.tensor([[3.0, 0.5]])]), 4)
+        9.0
     """
     iterations = _check.integer("iterations", iterations, 1)
-    with _products(model, x, y, loss, batch_size, adaptive) as (multiply, theta):
+    with _products(model, x, y, loss, batch_size, units) as (multiply, theta):
         if isinstance(model, Stack):
             return _lanczos(multiply, theta, iterations)
         return float(_eigenpairs(multiply, theta, 1, "largest")[0][0])
@@ -279,4 +291,5 @@ def adaptive_sharpness(model: nn.Module, x: torch.Tensor, y: torch.Tensor, **opt
         >>> round(adaptive_sharpness(model, x, y, loss=F.mse_loss), 4)
         9.0
     """
-    return sharpness(model, x, y, **options, adaptive=True)
+    parameters = model.weights if isinstance(model, Stack) else trainable(model).values()
+    return sharpness(model, x, y, **options, units=[p.detach().abs() for p in parameters])

@@ -93,6 +93,19 @@ def test_adaptive_sharpness_is_that_of_the_scaled_hessian(data):
     assert curvature.adaptive_sharpness(model, *data) == pytest.approx(expected, rel=1e-5)
 
 
+def test_sharpness_in_other_units_is_that_of_the_loss_in_scaled_coordinates(data):
+    stack = lrlib.Stack([network() for _ in range(2)])
+    x, y = (part[None] for part in data)
+    units = [torch.rand_like(p) + 0.5 for p in stack.weights]
+    plain = curvature.sharpness(stack, x, y)
+    doubled = curvature.sharpness(stack, x, y, units=[torch.full_like(p, 2.0) for p in stack.weights])
+    np.testing.assert_allclose(doubled, 4 * plain, rtol=1e-6)
+    own = [curvature.sharpness(m, *data, units=[u[r] for u in units]) for r, m in enumerate([network(), network()])]
+    np.testing.assert_allclose(curvature.sharpness(stack, x, y, units=units), own, rtol=1e-2)
+    with pytest.raises(ValueError, match="units: have the shapes"):
+        curvature.sharpness(stack, x, y, units=units[:-1])
+
+
 def test_the_limit_of_gradient_descent_is_two_over_sharpness():
     with lrlib.seeded(0):
         x, y = torch.randn(30, 5, dtype=torch.float64), torch.randn(30, 1, dtype=torch.float64)

@@ -5,6 +5,8 @@ no Thebe. And docutils gives bibliographies roles that ARIA does not allow there
 """
 
 import html
+import importlib
+import inspect
 import re
 
 LISTING = re.compile(r'(<div class="([^"]*)"><div class="highlight"><pre>)(.*?)(</pre>)', re.DOTALL)
@@ -14,12 +16,40 @@ DEEPEST = 24  # characters: what continues further right would not fit on a phon
 GAP = re.compile(r"(?<=\S) {2,}(?=\S)")
 FORMULA = re.compile(r'(\(?)(<span class="math notranslate nohighlight">[^<]*</span>)([.,;:!?)’”]*)')
 
+AUTOMODULE = re.compile(r"automodule:: (\S+)")
+MATHS = re.compile(r":math:`([^`]*)`")
+MARKUP = re.compile(r":\w+:`~?(?:[\w.]+\.)?([^`]*)`")  # what a docstring marks as a class or a function
+
 ROLES = (' role="list" class="citation-list"', ' class="citation-list"'), (' role="doc-biblioentry"', "")
 
 DESCRIPTION = (
     "How large a learning rate may be, how to find a good one and how to change it: derived, measured over seeds, and "
     "every piece of common advice given a verdict."
 )
+
+
+def names(page: str) -> str:
+    """A Markdown table of what the modules of an API page offer: each name with a link, and the first line of its text.
+
+    >>> print(names("automodule:: lrlib.stack")[:76])
+    | Name | In a line |
+    | --- | --- |
+    | {py:obj}`Stack <lrlib.stack.Stack>` | R
+    """
+    rows = ["| Name | In a line |", "| --- | --- |"]
+    for path in AUTOMODULE.findall(page):
+        module = importlib.import_module(path)
+        for name in module.__all__:
+            value = getattr(module, name)
+            if getattr(value, "__module__", None) == path:
+                line = (inspect.getdoc(value) or "").partition("\n\n")[0].replace("\n", " ").replace("|", r"\|")
+                line = MARKUP.sub(r"\1", MATHS.sub(r"$\1$", line))
+                rows.append(f"| {{py:obj}}`{name} <{path}.{name}>` | {line} |")
+    return "\n".join(rows)
+
+
+def list_names(app, docname: str, source: list[str]) -> None:
+    source[0] = source[0].replace("<!-- names -->", names(source[0]) if "<!-- names -->" in source[0] else "")
 
 
 def describe(app, pagename, templatename, context, doctree) -> None:
@@ -86,6 +116,7 @@ def clean(app, pagename, templatename, context, doctree) -> None:
 
 
 def setup(app) -> dict:
+    app.connect("source-read", list_names)
     app.connect("html-page-context", describe)
     app.connect("html-page-context", clean, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

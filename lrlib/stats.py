@@ -8,7 +8,7 @@ from scipy import stats
 
 from lrlib import _check
 
-__all__ = ["Summary", "Interval", "summary", "paired", "correlation"]
+__all__ = ["Summary", "Interval", "summary", "paired", "correlation", "holm"]
 
 RESAMPLES = 2000
 
@@ -134,3 +134,29 @@ def correlation(a: Sequence[float], b: Sequence[float], confidence: float = 0.95
     low, high = np.quantile((x * y).mean(axis=1).clip(-1, 1), [(1 - confidence) / 2, (1 + confidence) / 2])
     rho = float(stats.spearmanr(first, second).statistic)
     return Interval(round(rho, 12), float(low), float(high), len(first), confidence)
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    r"""Holm's adjusted p-values: those below α are significant at level α whatever number of tests was made.
+
+    With the p-values in ascending order, number i is :math:`\max_{j \le i} \min\{1, (m - j + 1)\, p_{(j)}\}`.
+
+    Args:
+        p: the m p-values, each in [0, 1], at least one.
+
+    Raises:
+        ValueError: none, or one outside [0, 1] or not finite.
+
+    Source: Holm (1979), A simple sequentially rejective multiple test procedure.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03]).round(2).tolist()
+        [0.03, 0.06, 0.06]
+    """
+    values = _values("p", p, minimum=1)
+    if values.min() < 0 or values.max() > 1:
+        raise ValueError(f"p={values}: must lie in [0, 1]")
+    order = values.argsort()
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)).clip(max=1)
+    return adjusted

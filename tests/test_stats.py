@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from lrlib import correlation, paired, summary
+from lrlib import correlation, holm, paired, summary
 
 
 def test_summary_is_the_sample_mean_and_deviation():
@@ -74,3 +74,14 @@ def test_unequal_lengths_and_bad_confidence_are_refused():
                 call([1, 2, 4], [2, 1, 5], confidence)
     with pytest.raises(ValueError, match="a: has shape .*at least 3 values"):
         correlation([1, 2], [2, 1])
+
+
+def test_holm_rejects_step_by_step():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1, 1])
+    p = np.random.default_rng(0).uniform(size=(2000, 10))
+    wrong = np.mean([(holm(row) < 0.05).any() for row in p])
+    assert 0.03 < wrong < 0.07  # one in twenty families of true hypotheses has a rejection
+    for bad in ([-0.1], [1.1], [np.nan], []):
+        with pytest.raises(ValueError, match="p.*must"):
+            holm(bad)

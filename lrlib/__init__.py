@@ -15,6 +15,7 @@ from lrlib.invariance import *
 from lrlib.landscape import *
 from lrlib.models import *
 from lrlib.planes import *
+from lrlib.plateau import *
 from lrlib.plotting import *
 from lrlib.rule import PerReplica, Rule
 from lrlib.rules import *

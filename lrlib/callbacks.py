@@ -1,4 +1,4 @@
-r"""What watches a run: evaluations, snapshots, averages of the weights, sizes of updates, plateaus.
+r"""What watches a run: evaluations, averages of the weights, sizes of updates.
 
 A callback of :func:`lrlib.train` is any function of the :class:`~lrlib.Run`; it is called after each update. One of
 this module has a period, and sees one network or a stack of R replicas alike. What it may do: read anything, stop
@@ -7,7 +7,7 @@ that a run remembers is in its callbacks.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,17 +17,13 @@ from torch.nn import functional as F
 
 from lrlib import _check, runtime
 from lrlib.architecture import copied
-from lrlib.data import Dataset
 from lrlib.minibatches import check_data, check_statistics
 from lrlib.stack import Loss, Stack, wide
 
 if TYPE_CHECKING:
     from lrlib.training import Run
 
-__all__ = [
-    "Callback", "Periodic", "Evaluate", "WeightAverage", "UpdateRatios", "plateaus", "ReduceOnPlateau", "EarlyStopping",
-    "evaluate",
-]  # fmt: skip
+__all__ = ["Callback", "Periodic", "Evaluate", "WeightAverage", "UpdateRatios", "evaluate"]
 
 
 @torch.no_grad()
@@ -380,227 +376,3 @@ class UpdateRatios(Callback):
 def _length(p: torch.Tensor) -> torch.Tensor:
     """Of a parameter of each replica, (R,), at least in float32."""
     return p.flatten(1).norm(dim=1, dtype=torch.promote_types(p.dtype, torch.float32))
-
-
-def plateaus(
-    losses: Sequence[float], patience: int = 10, threshold: float = 1e-4, threshold_mode: str = "rel"
-) -> list[int]:
-    r"""The readings at which patience is over.
-
-    A reading is an improvement if it is below the best so far by more than :math:`\tau` times its modulus ("rel"), or
-    by more than :math:`\tau` ("abs"). Readings that are not are counted; an improvement sets the count to zero. Where
-    it exceeds `patience`, there is a plateau, and the count starts again. What is not a number is no improvement.
-
-    Args:
-        losses: readings in their order.
-        patience: the number of readings without improvement that are borne, >= 0.
-        threshold: :math:`\tau` in [0, 1), or any number >= 0 in mode "abs".
-        threshold_mode: "rel" or "abs".
-
-    Returns:
-        Positions in `losses`, increasing.
-
-    Raises:
-        TypeError: `patience` is not an integer.
-        ValueError: an argument is out of its range, or a reading is negative in mode "rel" with a threshold > 0, where
-            a fraction of the best is no improvement of it.
-
-    Source: `torch.optim.lr_scheduler.ReduceLROnPlateau`, which cuts at these readings.
-
-    Example:
-        >>> plateaus([1.0, 0.5, 0.6, 0.7, 0.8, 0.4, 0.4, 0.4], patience=1)
-        [3, 7]
-    """
-    _check.integer("patience", patience, 0)
-    _check.choice("threshold_mode", threshold_mode, ("rel", "abs"))
-    (_check.below_one if threshold_mode == "rel" else _check.nonnegative)("threshold", threshold)
-    found, best, waited = [], math.inf, 0
-    for position, value in enumerate(losses):
-        if threshold_mode == "rel" and threshold and value < 0:
-            raise ValueError(
-                f"losses[{position}]={value!r}: must be >= 0 for a relative threshold={threshold!r}; use 0"
-            )
-        limit = best * (1 - threshold) if threshold_mode == "rel" else best - threshold
-        if value < limit:
-            best, waited = value, 0
-        else:
-            waited += 1
-        if waited > patience:
-            found.append(position)
-            waited = 0
-    return found
-
-
-class _Plateau(Callback):
-    """Reads the validation loss of a run of one network, or of each replica, and acts at plateaus."""
-
-    remembers: tuple[str, ...] = ("steps", "_readings")
-
-    def __init__(self, valid: Dataset, *, every: int, patience: int, threshold: float, loss: Loss):
-        super().__init__(every=every)
-        if not isinstance(valid, Dataset):
-            raise TypeError(f"valid={valid!r}: must be a Dataset, the second of lrlib.hold_out")
-        plateaus([], patience, threshold)
-        self._valid, self._loss = valid, loss
-        self._patience, self._threshold = patience, threshold
-        self.steps: list[int] = []
-        self._readings: list[list[float]] = []
-
-    @property
-    def readings(self) -> list:
-        """The validation losses at these steps, floats, or arrays (R,) of a stack."""
-        return [values[0] if len(values) == 1 else np.array(values) for values in self._readings]
-
-    def start(self, run: "Run") -> None:
-        if self.steps:
-            raise ValueError(f"{type(self).__name__}: has watched a run already; make a new one for each run")
-        held = _fingerprints(self._valid.x_test)
-        for data in {id(data): data for data in run.data if isinstance(data, Dataset)}.values():
-            for part in ("train", "test"):
-                shared = len(held & _fingerprints(getattr(data, f"x_{part}")))
-                if shared > len(held) / 2:
-                    raise ValueError(
-                        f"valid: {shared} of its {len(held)} test pictures are in the {part} set of {data}; "
-                        "they must be set apart from both, as by lrlib.hold_out"
-                    )
-
-    def read(self, run: "Run") -> list[list[int]]:
-        """A new reading; then for each replica the positions of its plateaus."""
-        values, _ = evaluate(run.model, self._valid.x_test, self._valid.y_test, self._loss)
-        self.steps.append(run.step)
-        self._readings.append(np.atleast_1d(values).tolist())
-        return [plateaus(column, self._patience, self._threshold) for column in np.array(self._readings).T]
-
-
-class ReduceOnPlateau(_Plateau):
-    r"""Multiply the rate by `factor` at each plateau of the validation loss, of each replica by itself.
-
-    Args:
-        valid: its test set is the validation set: the second data set of :func:`lrlib.hold_out`.
-        every: updates between two readings, >= 1.
-        factor: in (0, 1), of each cut.
-        patience: the number of readings without improvement that are borne, >= 0.
-        threshold: the relative improvement that counts as one, in [0, 1).
-        max_cuts: the plateau after so many cuts ends the run; default: never.
-        loss: as in :func:`lrlib.train`, >= 0 unless the threshold is 0.
-
-    Attributes:
-        steps: the numbers of updates done at which the loss was read.
-        readings: the validation losses, a list of floats, or of arrays (R,) of a stack.
-        cuts: the steps from which a cut holds; of a stack one such list for each replica.
-
-    Raises:
-        TypeError: an argument is of a wrong type.
-        ValueError: an argument is out of its range; at the start of a run, if it has watched one before, or if most
-            validation pictures are among those trained or tested on.
-
-    Source: `torch.optim.lr_scheduler.ReduceLROnPlateau`, whose cuts are the same when it is stepped with the readings.
-
-    Example:
-        >>> import lrlib
-        >>> final, valid = lrlib.hold_out(lrlib.relabelled(lrlib.digits(), 0.2))
-        >>> with lrlib.seeded(0):
-        ...     model = lrlib.mlp(64, 16, 10)
-        >>> watch = ReduceOnPlateau(valid, every=50, patience=1, max_cuts=2)
-        >>> history = lrlib.train(model, final, lrlib.constant(0.5), steps=2000, callbacks=[watch])
-        >>> len(watch.cuts), len(history.lr) < 2000
-        (2, True)
-    """
-
-    remembers = ("steps", "_readings", "cuts")
-
-    def __init__(
-        self,
-        valid: Dataset,
-        *,
-        every: int,
-        factor: float = 0.1,
-        patience: int = 10,
-        threshold: float = 1e-4,
-        max_cuts: int | None = None,
-        loss: Loss = F.cross_entropy,
-    ):
-        super().__init__(valid, every=every, patience=patience, threshold=threshold, loss=loss)
-        self._factor = _check.below_one("factor", _check.positive("factor", factor))
-        self._max_cuts = None if max_cuts is None else _check.integer("max_cuts", max_cuts, 0)
-        self.cuts: list = []
-
-    def __call__(self, run: "Run") -> None:
-        found = self.read(run)
-        cuts = [[self.steps[k] for k in positions][: self._max_cuts] for positions in found]
-        self.cuts = cuts if isinstance(run.model, Stack) else cuts[0]
-        for r, positions in enumerate(found):
-            if positions and self.steps[positions[-1]] == run.step:
-                if self._max_cuts is not None and len(positions) > self._max_cuts:
-                    run.stop([r])
-                else:
-                    run.cut(self._factor, [r])
-
-
-class EarlyStopping(_Plateau):
-    """End the run at the first plateau of the validation loss, and put the best weights back, of each replica.
-
-    Best is the reading with the lowest validation loss, whether the run was ended early or not. As that reading is the
-    best of many it is partly luck: report the loss on the test set, which took no part in the choice.
-
-    Args:
-        valid: its test set is the validation set: the second data set of :func:`lrlib.hold_out`.
-        every: updates between two readings, >= 1.
-        patience: the number of readings without improvement that are borne, >= 0.
-        threshold: the relative improvement that counts as one, in [0, 1).
-        loss: as in :func:`lrlib.train`, >= 0 unless the threshold is 0.
-
-    Attributes:
-        steps, readings: as of :class:`ReduceOnPlateau`.
-
-    Raises:
-        TypeError, ValueError: as :class:`ReduceOnPlateau`.
-
-    Source: Prechelt, *Early stopping, but when?* (1998).
-
-    Example:
-        >>> import lrlib
-        >>> final, valid = lrlib.hold_out(lrlib.relabelled(lrlib.digits(), 0.4))
-        >>> with lrlib.seeded(0):
-        ...     model = lrlib.mlp(64, 64, 10)
-        >>> watch = EarlyStopping(valid, every=20, patience=5)
-        >>> history = lrlib.train(model, final, lrlib.constant(0.5), steps=5000, callbacks=[watch])
-        >>> len(history.lr) == watch.steps[-1]
-        True
-        >>> lrlib.evaluate(model, valid.x_test, valid.y_test)[0] == min(watch.readings)
-        True
-    """
-
-    remembers = ("steps", "_readings", "_best")
-
-    def __init__(
-        self,
-        valid: Dataset,
-        *,
-        every: int,
-        patience: int = 10,
-        threshold: float = 0.0,
-        loss: Loss = F.cross_entropy,
-    ):
-        super().__init__(valid, every=every, patience=patience, threshold=threshold, loss=loss)
-        self._best: list[torch.Tensor] = []
-
-    def __call__(self, run: "Run") -> None:
-        found = self.read(run)
-        past, now = np.array(self._readings[:-1]).reshape(-1, run.size), np.array(self._readings[-1])
-        lowest = np.nanmin(np.vstack([np.full((1, run.size), np.inf), past]), axis=0)
-        state = run.values
-        if not self._best:
-            self._best = [tensor.clone() for tensor in state]
-        for r in np.flatnonzero(now < lowest):
-            for best, tensor in zip(self._best, state, strict=True):
-                best[r] = tensor[r]
-        run.stop([r for r, positions in enumerate(found) if positions])
-
-    def finish(self, run: "Run") -> None:
-        for best, tensor in zip(self._best, run.values, strict=False):
-            tensor.copy_(best)
-
-
-def _fingerprints(pictures: torch.Tensor) -> set[int]:
-    return {hash(picture.tobytes()) for picture in pictures.cpu().numpy()}

@@ -66,7 +66,7 @@ def chapter(notebook: dict) -> Chapter:
     >>> shown = {"cell_type": "code", "source": "x = 1\\n\\ny = 2", "metadata": {}, "outputs": []}
     >>> folded = shown | {"metadata": {"tags": ["hide-input"]}}
     >>> chapter({"cells": [prose, shown, folded]})
-    Chapter(words=6, visible=2, code=4, not_prose=0.67)
+    Chapter(words=6, visible=2, code=4, not_prose=0.5)
     """
     words = visible = code = others = 0
     for cell in notebook["cells"]:
@@ -76,8 +76,10 @@ def chapter(notebook: dict) -> Chapter:
             continue
         lines = sum(bool(line.strip()) for line in source.splitlines())
         code += lines
-        visible += 0 if FOLDED & set(cell["metadata"].get("tags", ())) else lines
-        others += len(source.split()) + sum(len(text.split()) for text in printed(cell))
+        if not FOLDED & set(cell["metadata"].get("tags", ())):
+            visible += lines
+            others += len(source.split())
+        others += sum(len(text.split()) for text in printed(cell))
     return Chapter(words, visible, code, round(others / max(words + others, 1), 2))
 
 

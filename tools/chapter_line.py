@@ -30,7 +30,7 @@ MARKUP = re.compile(r"\{[\w:]+\}`|[`$#*_:{}()\[\]|\\-]+")
 
 
 def reading_minutes(notebook: dict) -> int:
-    """Minutes to read a notebook: its words, displayed formulas, figures and lines of code, rounded to fives.
+    """Minutes to read a notebook: its words, displayed formulas, figures and unfolded lines of code, rounded to fives.
 
     >>> prose = {"cell_type": "markdown", "source": "word " * 2000 + "$$ x $$"}
     >>> code = {"cell_type": "code", "source": "x = 1\\n" * 30, "outputs": []}
@@ -45,7 +45,8 @@ def reading_minutes(notebook: dict) -> int:
             seconds += 60 * len(words) / WORDS_A_MINUTE + SECONDS_A_FORMULA * len(FORMULA.findall(text))
         elif cell["cell_type"] == "code":
             figures = sum("image/png" in output.get("data", {}) for output in cell["outputs"])
-            lines = sum(bool(line.strip()) for line in text.splitlines())
+            folded = "hide-input" in cell.get("metadata", {}).get("tags", ())
+            lines = 0 if folded else sum(bool(line.strip()) for line in text.splitlines())
             seconds += SECONDS_A_FIGURE * figures + SECONDS_A_LINE_OF_CODE * lines
     return max(5, 5 * round(seconds / 300))
 

@@ -186,7 +186,7 @@ def test_no_page_is_heavy_and_no_link_dangles():
         name = path.relative_to(HTML.resolve())
         for link in re.findall(r'(?:href|src)="([^"#?]*(?:\?[^"#]*)?(?:#[^"]*)?)"', text):
             target, _, anchor = html.unescape(unquote(link)).partition("#")
-            target = target.partition("?")[0]
+            target, anchor = target.partition("?")[0], anchor.partition("?")[0]
             if re.match(r"[a-z]+:|//", target) or link == "#":
                 continue
             file = (path.parent / target).resolve() if target else path

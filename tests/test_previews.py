@@ -78,7 +78,7 @@ def test_the_keyboard_shows_a_theorem_of_another_page_and_escape_hides_it(page):
 
 @needs_chromium
 def test_a_link_to_a_section_shows_nothing(page):
-    page.goto((HTML / "book" / "annealing.html").as_uri())
+    page.goto((HTML / "book" / "api.html").as_uri())
     section = page.locator(".bd-article a.reference.internal[href^='#']:not([href^='#equation'])")
     links = [link for link in section.all() if page.locator(f"section[id='{link.get_attribute('href')[1:]}']").count()]
     links[0].hover()

@@ -28,9 +28,8 @@ def test_ids_are_unique_and_links_and_sources_lead_somewhere(page):
     assert len(ids) == len(set(ids))
     inner = [tag["href"] for tag in page.find_all("a", href=True) if tag["href"].startswith("#")]
     assert len(inner) > 500
-    assert [
-        href for href in inner if href[1:].split("?")[0] not in set(ids)
-    ]  # after "?" stands the state of an explorer == []
+    places = {href: href[1:].partition("?")[0] for href in inner}  # after "?" stands the state of an explorer
+    assert [href for href, place in places.items() if place not in set(ids)] == []
     files = [tag.get("src") or tag.get("href") for tag in page.find_all(["img", "link", "script"])]
     local = [file.split("?")[0] for file in files if file and not file.startswith("data:")]
     assert len(local) > 100

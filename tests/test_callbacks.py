@@ -257,9 +257,19 @@ def test_the_best_weights_are_kept_when_the_run_ends_by_itself_or_diverges(parts
         assert lrlib.evaluate(model, valid.x_test, valid.y_test)[0] == np.nanmin(watch.readings)
 
 
-def test_a_first_reading_that_is_nan_is_not_the_best(parts):
+@pytest.mark.parametrize(
+    "values",
+    [
+        (math.nan, 2.0, 1.0, 3.0),
+        (math.nan, math.nan, 1.0, 3.0),
+        (math.nan, 1.0, math.nan, 2.0),
+        (math.inf, 3.0, 1.0, 2.0),
+    ],
+    ids=str,
+)
+def test_a_reading_that_is_no_number_is_not_the_best(parts, values):
     final, valid = parts
-    readings = iter([math.nan, 2.0, 1.0, 3.0])
+    readings, best = iter(values), values.index(1.0)
     model, states = small(), []
 
     def loss(logits, y):
@@ -269,7 +279,7 @@ def test_a_first_reading_that_is_nan_is_not_the_best(parts):
     watch = lrlib.EarlyStopping(valid, every=5, patience=50, loss=loss)
     note = lrlib.Periodic(lambda run: states.append(lrlib.copy_state(run.model)), every=5)
     lrlib.train(model, final, 0.1, steps=20, callbacks=[watch, note])
-    assert all(torch.equal(value, states[2][name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(value, states[best][name]) for name, value in model.state_dict().items())
 
 
 def test_they_compose(parts):

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from lrlib import _check, runtime
 from lrlib.architecture import copied
-from lrlib.minibatches import check_data, check_statistics
-from lrlib.stack import Loss, Stack, wide
+from lrlib.minibatches import check_data
+from lrlib.stack import Loss, Stack, check_statistics, wide
 
 if TYPE_CHECKING:
     from lrlib.training import Run
@@ -57,7 +57,7 @@ def evaluate(
     """
     batch_size = _check.integer("batch_size", batch_size, 1)
     check_data(x, y)
-    check_statistics(model.template if isinstance(model, Stack) else model, len(x), batch_size)
+    check_statistics(model, len(x), batch_size)
     size = model.size if isinstance(model, Stack) else 1
     totals = torch.zeros(2, size, dtype=torch.float64, device=x.device)
     with runtime.modes_kept(model):

@@ -23,9 +23,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lrlib import _check, runtime
 from lrlib.landscape import Loss, scalar
-from lrlib.minibatches import check_data, check_statistics
+from lrlib.minibatches import check_data
 from lrlib.planes import trainable
-from lrlib.stack import Stack
+from lrlib.stack import Stack, check_statistics
 
 __all__ = ["hessian_eigenpairs", "sharpness", "adaptive_sharpness"]
 

@@ -26,10 +26,10 @@ from lrlib import _check, runtime
 from lrlib.architecture import called, copied
 from lrlib.callbacks import Callback, evaluate
 from lrlib.data import Dataset
-from lrlib.minibatches import check_data, check_statistics
+from lrlib.minibatches import check_data
 from lrlib.rules import SGD
 from lrlib.schedules import Schedule
-from lrlib.stack import Stack, wide
+from lrlib.stack import Stack, check_statistics, wide
 from lrlib.training import train
 
 __all__ = [
@@ -265,7 +265,7 @@ def member_probabilities(
     states = _check_states(states, model)
     check_data(x, x)
     batch_size = _check.integer("batch_size", batch_size, 1)
-    check_statistics(model.template if isinstance(model, Stack) else model, len(x), batch_size)
+    check_statistics(model, len(x), batch_size)
     worker = copied(model).eval()
     load = worker.load if isinstance(worker, Stack) else worker.load_state_dict
     members = []

@@ -19,9 +19,9 @@ from tqdm import tqdm
 from lrlib import _check, runtime
 from lrlib.architecture import called, copied
 from lrlib.ensembles import refresh_batchnorm
-from lrlib.minibatches import check_data, check_statistics
+from lrlib.minibatches import check_data
 from lrlib.planes import Projection, parameter_vector, pieces, trainable
-from lrlib.stack import Loss, wide
+from lrlib.stack import Loss, check_statistics, wide
 
 __all__ = [
     "Line", "Plane", "loss_line", "loss_between", "loss_plane", "plane_curvature", "negative_curvature", "draw_plane",

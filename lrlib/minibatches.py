@@ -4,11 +4,10 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from torch import nn
 
 from lrlib.data import Dataset, batches
 
-__all__ = ["Data", "Loader", "MiniBatches", "Place", "check_data", "check_statistics", "row"]
+__all__ = ["Data", "Loader", "MiniBatches", "Place", "check_data", "row"]
 
 Data = Dataset | tuple[torch.Tensor, torch.Tensor]
 Place = int | torch.Tensor  # a row of a table: an int, or a tensor (1,) on the device where a graph is captured
@@ -27,16 +26,6 @@ def check_data(x: torch.Tensor, y: torch.Tensor) -> None:
             raise TypeError(f"{name}: is a {type(part).__name__}, must be a tensor")
     if len(x) == 0 or len(x) != len(y):
         raise ValueError(f"x, y: have lengths {len(x)} and {len(y)}, must be equal and >= 1")
-
-
-def check_statistics(model: nn.Module, examples: int, batch_size: int) -> None:
-    """Refuse to evaluate batch by batch a network whose outputs depend on how the batches are cut."""
-    for name, module in model.named_modules() if batch_size < examples else ():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
-            raise ValueError(
-                f"batch_size={batch_size}: must be >= {examples}, the number of examples, as the BatchNorm layer "
-                f"{name!r} has no running statistics"
-            )
 
 
 class MiniBatches:

@@ -143,7 +143,7 @@ class Run(ABC):
         state["called"] = self._called
         state["trained"] = [p.requires_grad for p in self.model.parameters()]
         state["callbacks"] = [[type(c).__name__, c.state_dict()] for c in self.callbacks if c.remembers]
-        return copied(state | self.method_state())
+        return cloned(state | self.method_state())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned.
@@ -167,7 +167,7 @@ class Run(ABC):
         for parameter, trained in zip(self.model.parameters(), state["trained"], strict=True):
             parameter.requires_grad_(trained)
         for callback, (_, memory) in zip(watching, state["callbacks"], strict=True):
-            callback.load_state_dict(copied(memory, self.active.device), self)
+            callback.load_state_dict(cloned(memory, self.active.device), self)
         torch.set_rng_state(state["random"][0])
         if self.active.is_cuda:
             torch.cuda.set_rng_state_all(state["random"][1:])
@@ -255,10 +255,10 @@ def each(name: str, value: Any, size: int) -> list:
     return list(value)
 
 
-def copied(value: Any, device: torch.device | str = "cpu") -> Any:
+def cloned(value: Any, device: torch.device | str = "cpu") -> Any:
     """The same containers with copies of their tensors on a device."""
     if isinstance(value, torch.Tensor):
         return value.detach().to(device, copy=True)
     if isinstance(value, dict):
-        return {key: copied(item, device) for key, item in value.items()}
-    return [copied(item, device) for item in value] if isinstance(value, list) else value
+        return {key: cloned(item, device) for key, item in value.items()}
+    return [cloned(item, device) for item in value] if isinstance(value, list) else value

@@ -233,3 +233,14 @@ def _layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:
     cumulative = any(isinstance(m, nn.BatchNorm1d) and m.track_running_stats and m.momentum is None for _, m in layers)
     by_rows = all(len(m.normalized_shape) == 1 for _, m in layers if isinstance(m, nn.LayerNorm))
     return layers if unshared and by_rows and not (hooked or tied or cumulative) else None
+
+
+def check_statistics(model: nn.Module, examples: int, batch_size: int) -> None:
+    """Refuse to evaluate batch by batch a network whose outputs depend on how the batches are cut."""
+    network = model.template if isinstance(model, Stack) else model
+    for name, module in network.named_modules() if batch_size < examples else ():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise ValueError(
+                f"batch_size={batch_size}: must be >= {examples}, the number of examples, as the BatchNorm layer "
+                f"{name!r} has no running statistics"
+            )

@@ -12,7 +12,7 @@ import torch
 from lrlib import _check, capture
 from lrlib.minibatches import MiniBatches, Place, row
 from lrlib.rule import Now, Rule, losses_at
-from lrlib.run import Run, copied, each
+from lrlib.run import Run, cloned, each
 from lrlib.schedules import Schedule
 from lrlib.stack import Stack
 
@@ -160,7 +160,7 @@ class OptimizerRun(Run):
         return {"optimizer": self.optimizer.state_dict()}
 
     def load_method_state(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(copied(state["optimizer"]))
+        self.optimizer.load_state_dict(cloned(state["optimizer"]))
 
     def _apply_rates(self, k: int) -> None:
         """Give each group its rate of update k, or log the one that it has; one that has joined follows the first."""

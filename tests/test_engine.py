@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import Alias, Tied
 from torch import nn
 from torch.nn import functional as F
 
@@ -317,17 +318,6 @@ def lrlib_mlp(seed, **options):
 
 
 # ------------------------------------------------------------------------------------ what can, and cannot, be stacked
-
-
-class Tied(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64)
-        self.second.weight = self.first.weight
-        self.head = nn.Linear(64, 10)
-
-    def forward(self, x):
-        return self.head(torch.tanh(self.second(torch.tanh(self.first(x.flatten(1))))))
 
 
 class Rebinding(nn.Module):
@@ -813,19 +803,6 @@ def test_whatever_differs_by_seed_makes_no_replicas(kind):
     for seed in (0, 1):
         model = grid_model(lambda seed=seed: make(seed), seed)
         assert lrlib.train(model, DATA, 0.1, steps=4, seed=seed).final_loss == grid.final_loss[0, seed]
-
-
-class Alias(nn.Module):
-    """A weight that is reached by another way than its name."""
-
-    def __init__(self, through):
-        super().__init__()
-        self.layer = nn.Linear(64, 10)
-        self.way = [self.layer.weight] if through == "list" else [lambda x: self.layer(x)]
-
-    def forward(self, x):
-        x = x.flatten(1)
-        return x @ self.way[0].T if isinstance(self.way[0], torch.Tensor) else self.way[0](x)
 
 
 class OneMemory(nn.Module):

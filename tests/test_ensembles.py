@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from networks import Tied
 from torch import nn
 from torch.nn import functional as F
 
@@ -503,18 +504,6 @@ def test_the_barrier_is_measured_from_the_line_between_the_ends():
 
 
 # ------------------------------------------------------------------------------------------------- what may surprise
-
-
-class Tied(nn.Module):
-    """A weight that two layers share."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second, self.head = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 10)
-        self.second.weight = self.first.weight
-
-    def forward(self, x):
-        return self.head(torch.tanh(self.second(torch.tanh(self.first(x.flatten(1))))))
 
 
 def twice():

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from networks import Alias, Tied
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import vector_to_parameters
@@ -122,16 +123,6 @@ class Frozen(nn.Module):
 
     def forward(self, x):
         return self.head(torch.tanh(self.layer(x.flatten(1))))
-
-
-class Tied(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer, self.again, self.head = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 10)
-        self.again.weight = self.layer.weight
-
-    def forward(self, x):
-        return self.head(torch.tanh(self.layer(torch.tanh(self.again(x.flatten(1))))))
 
 
 class Hidden(nn.Module):
@@ -520,19 +511,6 @@ def test_targets_that_are_shares_of_the_classes(digits):
             for loss in (F.cross_entropy, lambda out, y: F.cross_entropy(out, y))
         ]
         np.testing.assert_allclose(*lines, rtol=1e-5)
-
-
-class Alias(nn.Module):
-    """A weight that is reached by another way than its name: from a list, or by a function that holds the layer."""
-
-    def __init__(self, way):
-        super().__init__()
-        self.layer = nn.Linear(64, 10)
-        self.way = [self.layer.weight] if way == "list" else [lambda x: self.layer(x)]
-
-    def forward(self, x):
-        x, way = x.flatten(1), self.way[0]
-        return x @ way.T + self.layer.bias if isinstance(way, torch.Tensor) else way(x)
 
 
 @pytest.mark.parametrize("way", ["list", "function"])

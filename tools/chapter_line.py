@@ -26,7 +26,17 @@ SECONDS_A_FIGURE = 20
 SECONDS_A_LINE_OF_CODE = 2
 
 FORMULA = re.compile(r"\$\$.*?\$\$", re.DOTALL)
+FOLDING = {"hide-input", "remove-input", "hide-cell", "remove-cell"}
 MARKUP = re.compile(r"\{[\w:]+\}`|[`$#*_:{}()\[\]|\\-]+")
+
+
+def folded(cell: dict) -> bool:
+    """Whether a reader sees a code cell only after a click, if at all.
+
+    >>> folded({"metadata": {"tags": ["hide-input"]}}), folded({})
+    (True, False)
+    """
+    return not FOLDING.isdisjoint(cell.get("metadata", {}).get("tags", ()))
 
 
 def reading_minutes(notebook: dict) -> int:
@@ -45,8 +55,7 @@ def reading_minutes(notebook: dict) -> int:
             seconds += 60 * len(words) / WORDS_A_MINUTE + SECONDS_A_FORMULA * len(FORMULA.findall(text))
         elif cell["cell_type"] == "code":
             figures = sum("image/png" in output.get("data", {}) for output in cell["outputs"])
-            folded = "hide-input" in cell.get("metadata", {}).get("tags", ())
-            lines = 0 if folded else sum(bool(line.strip()) for line in text.splitlines())
+            lines = 0 if folded(cell) else sum(bool(line.strip()) for line in text.splitlines())
             seconds += SECONDS_A_FIGURE * figures + SECONDS_A_LINE_OF_CODE * lines
     return max(5, 5 * round(seconds / 300))
 

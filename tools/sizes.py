@@ -13,13 +13,12 @@ import sys
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+
+from chapter_line import ROOT, folded
 
 from lrlib import load_record
 
-ROOT = Path(__file__).resolve().parent.parent
 STORED = ROOT / "data" / "sizes.json"
-FOLDED = {"hide-input", "remove-input", "hide-cell", "remove-cell"}
 NOT_CODE = {
     tokenize.COMMENT,
     tokenize.NL,
@@ -76,7 +75,7 @@ def chapter(notebook: dict) -> Chapter:
             continue
         lines = sum(bool(line.strip()) for line in source.splitlines())
         code += lines
-        if not FOLDED & set(cell["metadata"].get("tags", ())):
+        if not folded(cell):
             visible += lines
             others += len(source.split())
         others += sum(len(text.split()) for text in printed(cell))

@@ -16,6 +16,14 @@ CODE = '''def f(x):
 '''
 
 
+def test_the_table_of_names_has_each_name_once_and_a_line_for_it():
+    table = book_html.names("automodule:: lrlib.callbacks automodule:: lrlib.training").splitlines()[2:]
+    assert [row.partition("`")[2].partition(" ")[0] for row in table] == [
+        "Callback", "Periodic", "Evaluate", "WeightAverage", "UpdateRatios", "evaluate", "History", "train",
+    ]  # fmt: skip
+    assert all(row.split("|")[2].strip() for row in table)
+
+
 def listing(kind: str, code: str) -> str:
     return f'<div class="{kind}">{highlight(code, PythonLexer(), HtmlFormatter(wrapcode=False)).strip()}</div>'
 

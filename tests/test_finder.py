@@ -274,6 +274,18 @@ def test_the_plot_marks_three_phases_and_every_repeat():
     plt.close(ax.figure)
 
 
+def test_the_median_of_the_plot_leaves_out_repeats_that_have_ended():
+    import matplotlib.pyplot as plt
+
+    test = synthetic(lambda lr: 2.3 + 0 * lr, repeats=5)
+    loss = test.loss + np.arange(5)[:, None]
+    loss[3:, 50:] = np.nan
+    ax = RangeTest(test.lr, loss, test.initial_loss, 0.0).plot()
+    lr, median = ax.get_lines()[-1].get_data()
+    assert median[lr < test.lr[49]] == pytest.approx(4.3) and median[lr > test.lr[50]] == pytest.approx(3.3)
+    plt.close(ax.figure)
+
+
 @pytest.mark.parametrize("arguments, error, named", [
     ({"min_lr": 0.0}, ValueError, "min_lr=0.0"),
     ({"max_lr": 1e-6}, ValueError, "max_lr=1e-06"),

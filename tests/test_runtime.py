@@ -38,3 +38,15 @@ def test_a_negative_seed_is_refused():
 def test_setup_prints_the_scale_alone(capsys):
     lrlib.setup()
     assert capsys.readouterr().out == "scale: tour\n"
+
+
+def test_buffers_come_back_whatever_a_block_did_to_them():
+    norm = torch.nn.BatchNorm1d(2)
+    own = dict(norm.named_buffers())
+    with pytest.raises(KeyError), runtime.buffers_kept(norm):
+        norm.running_mean.fill_(3.0)
+        norm.running_var = torch.full((2,), 5.0)
+        norm.register_buffer("late", torch.ones(1))
+        raise KeyError
+    assert {name: id(buffer) for name, buffer in norm.named_buffers()} == {name: id(b) for name, b in own.items()}
+    assert norm.running_mean.eq(0).all() and norm.running_var.eq(1).all()

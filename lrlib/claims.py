@@ -78,7 +78,7 @@ _STATEMENTS = {
     "Q6": "The printed per-coordinate rate of FTRL.",
     "Q7": "Rates from time and from gradients can be combined as a sum or a product.",
     "Q8": "The size of an update relative to the weights should be about 1e-3.",
-    "Q9": "No decrease for epochs means too low a rate; NaN means too high, a division by zero or a log of zero.",
+    "Q9": "No decrease for epochs may mean too low a rate; NaN too high a one, a division by zero or a log of zero.",
     "Q10": "Anneal by orders of magnitude with early stopping: switch down when progress slows.",
     "Q11": "A hyperparameter search package can find the rate.",
     "Q12": "On Fashion-MNIST a range test gives a best rate of about 2e-2.",

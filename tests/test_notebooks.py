@@ -346,12 +346,4 @@ def test_toc_and_files_agree():
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_chapter(path):
     notebook = json.loads(path.read_text(encoding="utf-8"))
-    found = {check: check(notebook) for check in checks.CHECKS}
-    for check, pages in checks.NOT_YET.items():
-        if path.stem in pages:
-            assert found.pop(check), f"{path.stem} meets {check.__name__}: take it off the list NOT_YET"
-    assert [problem for problems in found.values() for problem in problems] == []
-
-
-def test_pages_that_do_not_meet_a_check_yet_exist():
-    assert set().union(*checks.NOT_YET.values()) <= {path.stem for path in CHAPTERS}
+    assert [problem for check in checks.CHECKS for problem in check(notebook)] == []

@@ -1,11 +1,13 @@
 """lrlib: learning rates for neural networks, as pure schedules, one training loop, and measurements."""
 
 from lrlib.augment import *
+from lrlib.batch import *
 from lrlib.callbacks import *
 from lrlib.claims import CLAIMS, Evidence, Verdict, settle
 from lrlib.curvature import *
 from lrlib.data import *
 from lrlib.datafiles import *
+from lrlib.decay import *
 from lrlib.diagnosis import *
 from lrlib.ensembles import *
 from lrlib.grid import *
@@ -17,6 +19,7 @@ from lrlib.models import *
 from lrlib.planes import *
 from lrlib.plateau import *
 from lrlib.plotting import *
+from lrlib.problems import *
 from lrlib.rule import PerReplica, Rule
 from lrlib.rules import *
 from lrlib.runtime import *
@@ -25,7 +28,9 @@ from lrlib.schedules import *
 from lrlib.stack import *
 from lrlib.stats import *
 from lrlib.tables import table
+from lrlib.text import *
 from lrlib.training import *
+from lrlib.transformer import *
 
 _OF_RECORDS = ("Record", "load_record", "measure")
 

@@ -19,7 +19,8 @@ from lrlib import _check
 from lrlib.rule import Rule, Setting
 
 __all__ = [
-    "SGD", "Adagrad", "RMSprop", "Adadelta", "Adam", "AdamW", "Muon", "FTRLProximal", "Parabola", "Hypergradient",
+    "SGD", "Adagrad", "RMSprop", "Adadelta", "Adam", "AdamW", "Lion", "Muon", "FTRLProximal", "Parabola",
+    "Hypergradient",
 ]  # fmt: skip
 
 
@@ -279,6 +280,53 @@ class AdamW(Adam):
 
     def move(self, g, p, state, now):
         return now["lr"] * (self.direction(g, p, state, now) + now["weight_decay"] * p)
+
+
+@dataclass(frozen=True)
+class Lion(Rule):
+    r"""Only the sign of an interpolated momentum: every coordinate moves by the rate, up, down or not at all.
+
+    .. math:: c_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t, \qquad
+       \theta_{t+1} = (1 - \eta_t\lambda)\,\theta_t - \eta_t \operatorname{sign}(c_t), \\
+       m_t &= \beta_2 m_{t-1} + (1 - \beta_2) g_t
+
+    A step of Lion is larger than one of :class:`AdamW` at the same rate: the source takes a rate 3 to 10 times smaller,
+    and a decay larger by as much.
+
+    Args:
+        betas: :math:`\beta_1`, of the step, and :math:`\beta_2`, of the memory, each in [0, 1).
+        weight_decay: :math:`\lambda`, >= 0, decoupled.
+
+    Raises:
+        ValueError: a setting is out of its range.
+
+    Source: Chen et al., *Symbolic Discovery of Optimization Algorithms* (2023), algorithm 2.
+
+    Example:
+        >>> theta = torch.nn.Parameter(torch.tensor([1.0, 1.0, 1.0]))
+        >>> optimizer = Lion().optimizer([theta], lr=0.25)
+        >>> theta.grad = torch.tensor([100.0, -0.01, 0.0])
+        >>> optimizer.step()
+        >>> theta.data
+        tensor([0.7500, 1.2500, 1.0000])
+    """
+
+    betas: tuple[Setting, Setting] = (0.9, 0.99)
+    weight_decay: Setting = 0.0
+    allowed = {"betas[0]": _check.below_one, "betas[1]": _check.below_one, "weight_decay": _check.nonnegative}
+
+    def settings(self):
+        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
+            raise TypeError(f"betas={self.betas!r}: must be a pair of numbers in [0, 1)")
+        return super().settings() | {"betas[0]": self.betas[0], "betas[1]": self.betas[1]}
+
+    def start(self, p):
+        return {"exp_avg": torch.zeros_like(p)}
+
+    def move(self, g, p, state, now):
+        step = (now["betas[0]"] * state["exp_avg"] + (1 - now["betas[0]"]) * g).sign()
+        state["exp_avg"].mul_(now["betas[1]"]).add_((1 - now["betas[1]"]) * g)
+        return now["lr"] * (step + now["weight_decay"] * p)
 
 
 @dataclass(frozen=True)

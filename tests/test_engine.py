@@ -27,6 +27,7 @@ RULES = {
     "Nesterov": lrlib.SGD(momentum=0.9, nesterov=True),
     "Adam": lrlib.Adam(weight_decay=1e-3),
     "AdamW": lrlib.AdamW(),
+    "Lion": lrlib.Lion(weight_decay=0.1),
     "RMSprop": lrlib.RMSprop(),
     "Adagrad": lrlib.Adagrad(),
     "Adadelta": lrlib.Adadelta(),

@@ -21,6 +21,7 @@ RULES = [
     lrlib.Adadelta(),
     lrlib.Adam(weight_decay=0.01),
     lrlib.AdamW(),
+    lrlib.Lion(weight_decay=0.1),
     lrlib.Muon(),
     lrlib.FTRLProximal(l1=1e-3),
     lrlib.Parabola(),
@@ -105,6 +106,27 @@ def test_ftrl_minimises_its_objective():
         assert abs(theta.item() - grid[value.argmin()]) < 2e-5
         zeros += theta.item() == 0
     assert 0 < zeros < 8
+
+
+def test_lion_is_the_algorithm_of_its_paper():
+    """Each line is one of algorithm 2 of Chen et al. (2023), coordinate by coordinate in plain numbers."""
+    beta1, beta2, decay, start = 0.7, 0.95, 0.3, [1.0, -2.0, 0.0, 0.5]
+    theta = parameter(*start)
+    optimizer = lrlib.Lion(betas=(beta1, beta2), weight_decay=decay).optimizer([theta], lr=0.1)
+    expected, memory, still = list(start), [0.0] * 4, 0
+    for t, g in enumerate(gradients(40, seed=2).tolist()):
+        rate = 0.1 / (t + 1) ** 0.5
+        for i in range(4):
+            update = beta1 * memory[i] + (1 - beta1) * g[i]
+            sign = (update > 0) - (update < 0)
+            still += sign == 0
+            expected[i] = expected[i] - rate * (sign + decay * expected[i])
+            memory[i] = beta2 * memory[i] + (1 - beta2) * g[i]
+        optimizer.param_groups[0]["lr"] = rate
+        theta.grad = torch.tensor(g, dtype=torch.float64)
+        optimizer.step()
+        assert theta.tolist() == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    assert still  # before the first gradient of a coordinate
 
 
 def test_parabola_is_the_ratio_from_four_running_means():
@@ -331,6 +353,7 @@ BAD = [
     (lrlib.Adadelta, {"rho": 1.0}),
     *((lrlib.Adam, {"betas": pair}) for pair in ((1.0, 0.9), (0.9, 1.0), (-0.1, 0.9), (0.9, float("nan")))),
     (lrlib.AdamW, {"weight_decay": float("inf")}),
+    *((lrlib.Lion, wrong) for wrong in ({"betas": (0.9, 1.0)}, {"betas": (-0.1, 0.9)}, {"weight_decay": -1.0})),
     (lrlib.Muon, {"momentum": -0.5}),
     (lrlib.FTRLProximal, {"beta": 0.0}),
     (lrlib.FTRLProximal, {"l1": -1.0}),
@@ -355,6 +378,7 @@ def test_settings_out_of_range_are_named(kind, wrong):
     [
         (lambda: lrlib.Adam(betas=0.9), "betas"),
         (lambda: lrlib.Adam(betas=(0.9,)), "betas"),
+        (lambda: lrlib.Lion(betas=(0.9,)), "betas"),
         (lambda: lrlib.SGD(momentum="0.9"), "momentum"),
         (lambda: lrlib.SGD(momentum=[0.9, True]), "momentum"),
         (lambda: lrlib.Parabola(warmup=2.5), "warmup"),

@@ -6,16 +6,17 @@ depends on another's parameters, one backward pass through their sum gives every
 .. math:: \nabla_{\theta_r} \sum_q L_q(\theta_q) = \nabla_{\theta_r} L_r(\theta_r).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
 from torch.func import vmap
 from torch.nn import functional as F
 
+from lrlib import runtime
 from lrlib.architecture import alike, called, copied
 
-__all__ = ["Stack"]
+__all__ = ["Stack", "initialised"]
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ELEMENTWISE = (
@@ -214,6 +215,31 @@ class Stack(nn.Module):
         of_batch = self.training or not layer.track_running_stats
         units = h.reshape(1, -1, h.shape[-1])
         return F.batch_norm(units, mean, var, weight, bias, of_batch, layer.momentum or 0.0, layer.eps).view_as(h)
+
+
+def initialised(
+    make_model: Callable[[], nn.Module], seeds: Iterable[int], device: torch.device | str | None = None
+) -> list[nn.Module]:
+    """A model for each seed, made while torch's generator is seeded with it.
+
+    Args:
+        make_model: called without arguments; returns a module.
+        seeds: integers >= 0.
+        device: where the models go; default where they are made.
+
+    Raises:
+        ValueError: a seed is negative.
+
+    Example:
+        >>> import lrlib
+        >>> Stack(initialised(lambda: lrlib.mlp(64, 16, 10), range(5))).size
+        5
+    """
+    models = []
+    for seed in seeds:
+        with runtime.seeded(seed):
+            models.append(make_model() if device is None else make_model().to(device))
+    return models
 
 
 def _layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:

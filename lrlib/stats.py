@@ -8,7 +8,7 @@ from scipy import stats
 
 from lrlib import _check
 
-__all__ = ["Summary", "Interval", "summary", "paired", "correlation", "holm"]
+__all__ = ["Summary", "Interval", "summary", "paired", "correlation", "holm", "cross_tuned"]
 
 RESAMPLES = 2000
 
@@ -160,3 +160,36 @@ def holm(p: Sequence[float]) -> np.ndarray:
     adjusted = np.empty(len(values))
     adjusted[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)).clip(max=1)
     return adjusted
+
+
+def cross_tuned(losses: np.ndarray, folds: int = 2) -> np.ndarray:
+    """For each seed its loss at the setting that is best, on average, for the seeds of the other folds.
+
+    So no seed takes part in the choice of the setting that it is judged at. The seeds are cut into folds in their
+    order; as many folds as seeds leave one seed out at a time.
+
+    Args:
+        losses: of K settings and S seeds, shape (K, S), finite; pass minus a quantity that shall be large.
+        folds: between 2 and S.
+
+    Returns:
+        Shape (S,).
+
+    Raises:
+        ValueError: `losses` is not of this shape, or not finite, or `folds` is out of its range.
+
+    Example:
+        >>> cross_tuned([[1.0, 2.0, 9.0, 9.0], [3.0, 3.0, 3.0, 4.0]])
+        array([3., 3., 9., 9.])
+    """
+    values = np.asarray(losses, dtype=np.float64)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"losses: has shape {values.shape}, must be settings by seeds, not empty")
+    if not np.isfinite(values).all():
+        raise ValueError("losses: must be finite; give diverged runs a large loss")
+    if _check.integer("folds", folds, 2) > values.shape[1]:
+        raise ValueError(f"folds={folds}: must be <= {values.shape[1]}, the number of seeds")
+    seeds = np.arange(values.shape[1])
+    return np.concatenate(
+        [values[np.delete(values, part, axis=1).mean(1).argmin(), part] for part in np.array_split(seeds, folds)]
+    )

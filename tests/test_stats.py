@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from lrlib import correlation, holm, paired, summary
+from lrlib import correlation, cross_tuned, holm, paired, summary
 
 
 def test_summary_is_the_sample_mean_and_deviation():
@@ -85,3 +85,30 @@ def test_holm_rejects_step_by_step():
     for bad in ([-0.1], [1.1], [np.nan], []):
         with pytest.raises(ValueError, match="p.*must"):
             holm(bad)
+
+
+def test_a_seed_takes_no_part_in_the_choice_it_is_judged_by():
+    rng = np.random.default_rng(0)
+    losses = rng.normal(size=(5, 10))
+    halves = [losses[losses[:, 5:].mean(1).argmin(), :5], losses[losses[:, :5].mean(1).argmin(), 5:]]
+    assert cross_tuned(losses).tolist() == np.concatenate(halves).tolist()
+    alone = cross_tuned(losses, folds=10)
+    for seed in range(10):
+        changed = losses.copy()
+        changed[:, seed] = rng.normal(size=5)
+        chosen = np.flatnonzero(losses[:, seed] == alone[seed]).item()
+        assert cross_tuned(changed, folds=10)[seed] == changed[chosen, seed]
+
+
+@pytest.mark.parametrize(
+    ("losses", "folds", "message"),
+    [
+        ([1.0, 2.0], 2, "losses: has shape"),
+        ([[1.0, np.nan]], 2, "losses: must be finite"),
+        ([[1.0, 2.0]], 3, "folds=3: must be <= 2"),
+        ([[1.0, 2.0]], 1, "folds=1"),
+    ],
+)
+def test_cross_tuning_refuses_what_it_cannot_cut(losses, folds, message):
+    with pytest.raises(ValueError, match=message):
+        cross_tuned(losses, folds)

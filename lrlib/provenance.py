@@ -8,13 +8,19 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 
-__all__ = ["device_name", "versions", "source_hash", "library_hash"]
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None  # type: ignore[assignment]
+
+__all__ = ["device_name", "peak_memory", "versions", "source_hash", "library_hash"]
 
 
 @functools.cache
@@ -27,6 +33,16 @@ def device_name(where: torch.device) -> str:
         r"^model name\s*: (.+)$", info.read_text(encoding="utf-8") if info.is_file() else "", re.MULTILINE
     )
     return model[1] if model else platform.processor() or "CPU"
+
+
+def peak_memory(where: torch.device) -> int | None:
+    """The most memory in MB that this process has had, on a GPU of tensors; None where it cannot be told."""
+    if where.type == "cuda":
+        return torch.cuda.max_memory_allocated(where) // 2**20
+    if where.type != "cpu" or resource is None:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def versions(root: Path) -> dict[str, str]:

@@ -4,8 +4,9 @@ The cells of a chapter tagged `full` form a program that measures on the real da
 :func:`measure` writes each result to ``data/records/<name>.json`` as soon as it is there, so that an interrupted run
 resumes. A record holds a hash of the tagged cells and one of what they use of lrlib; when either changes it is stale.
 
-``python -m lrlib.records book/annealing.ipynb ...`` runs the tagged cells at full scale in this process, without
-Jupyter.
+``python -m lrlib.records`` runs the tagged cells of all chapters, or of those named, at full scale in this process,
+without Jupyter: ``--plan`` says beforehand what that takes, ``--budget`` ends it in time, ``--scale small`` tries all
+of it in minutes on a CPU, and ``--merge`` takes over what another machine has measured.
 """
 
 import argparse
@@ -20,13 +21,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lrlib import runtime
-from lrlib.provenance import device_name, library_hash, source_hash, versions
+from lrlib.provenance import device_name, library_hash, peak_memory, source_hash, versions
+from lrlib.rehearsal import rehearsing
 from lrlib.spread import spread
+from lrlib.tables import table
 
 __all__ = ["Record", "measure", "load_record"]
 
 ROOT = Path(__file__).resolve().parents[1]
 FORCE = "LRLIB_FORCE"  # environment variable: make finished records again
+
+_plan: list[dict] | None = None  # of a rehearsal: what each record would take
+_deadline = float("inf")  # on the clock of time.monotonic
+
+
+class _OutOfTimeError(Exception):
+    """The budget does not reach for another run."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +46,8 @@ class Record:
     Attributes:
         name: of the record, ``<chapter>`` or ``<chapter>-<part>``.
         rows: one dict per run, its settings and its results; what was not finite is None.
-        provenance: device, torch, date, commit, seeds, seconds, data, cells and library (hashes of the code that made
-            it; an older record has no library and is judged by its cells).
+        provenance: device, torch, date, commit, seeds, seconds, memory (the peak, in MB), data, cells and library
+            (hashes of the code that made it; an older record has no library and is judged by its cells).
         complete: whether every run of the grid is there.
         stale: whether the code that made it has changed since.
     """
@@ -104,13 +114,15 @@ def load_record(name: str) -> Record:
         False
     """
     path = _record_path(name)
-    if not path.is_file():
-        return Record(name, [])
+    return _read(path) if path.is_file() else Record(name, [])
+
+
+def _read(path: Path) -> Record:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         rows, provenance, complete = stored["rows"], stored["provenance"], stored["complete"]
-        stale = any(provenance.get(part, value) != value for part, value in _code(name).items())
-        return Record(name, rows, provenance, complete, stale)
+        stale = any(provenance.get(part, value) != value for part, value in _code(path.stem).items())
+        return Record(path.stem, rows, provenance, complete, stale)
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: is not a record ({error!r}); delete it or restore it") from error
 
@@ -118,10 +130,10 @@ def load_record(name: str) -> Record:
 def measure(name: str, grid: Sequence[Mapping], run: Callable[..., Mapping], data: Sequence = ()) -> list[dict]:
     """One row per point of a grid: the point and what `run` measured there.
 
-    At tour scale the runs are made and returned. At full scale the record `name` is written after every run, and
-    runs that are already there, made by the same code, are not made again. Inside ``joblib.parallel_config(...)`` the
-    runs go to its workers, processes (``n_jobs=4``) or a cluster (``backend="dask"``); what a killed one was doing is
-    done again.
+    At tour and small scale the runs are made and returned. At full scale the record `name` is written after every run,
+    and runs that are already there, made by the same code, are not made again. Inside ``joblib.parallel_config(...)``
+    the runs go to its workers, processes (``n_jobs=4``) or a cluster (``backend="dask"``); what a killed one was doing
+    is done again.
 
     Args:
         name: of the record, ``<chapter>`` or ``<chapter>-<part>``.
@@ -141,34 +153,64 @@ def measure(name: str, grid: Sequence[Mapping], run: Callable[..., Mapping], dat
     keys = [_key(point) for point in points]
     if not points or len(set(keys)) < len(keys):
         raise ValueError(f"grid: has {len(keys)} points, {len(set(keys))} of them different; must be >= 1, no twice")
-    one_run = functools.partial(_one_run, run, runtime.scale_name())
-    if runtime.scale_name() == "tour":
-        return [row for row, _, _ in spread(one_run, points)]
+    if runtime.scale_name() != "full":
+        return [row for row, *_ in spread(functools.partial(_one_run, run, runtime.scale_name()), points)]
 
     old = load_record(name)
     if old.stale or FORCE in os.environ:
         old = Record(name, [])
     done = {_key({k: row[k] for k in points[0]}): row for row in old.rows}
-    devices = set(old.provenance["device"].split(", ")) if old else set()
-    seconds = old.provenance.get("seconds", 0.0)
-    origin = versions(ROOT) | {"data": {dataset.name: dataset.sha256 for dataset in data}} | _code(name)
     missing = {key: point for key, point in zip(keys, points, strict=True) if key not in done}
-    for key, (row, took, device) in zip(missing, spread(one_run, list(missing.values())), strict=True):
-        done[key], seconds = row, seconds + took
-        devices.add(device)
-        rows = [done[k] for k in keys if k in done]
-        so_far = {"device": ", ".join(sorted(devices)), "seeds": _seeds(rows), "seconds": round(seconds, 1)}
-        _write(name, rows, origin | so_far, complete=len(rows) == len(keys))
-        print(f"{name}: {len(rows)}/{len(keys)} {key} ({seconds:.0f} s)", file=sys.stderr, flush=True)
+    if _plan is not None:
+        done |= _rehearsed(name, missing, run)
+    else:
+        _make(name, keys, missing, run, old, done, data)
     return [done[key] for key in keys]
 
 
-def _one_run(run: Callable[..., Mapping], scale: str, point: dict) -> tuple[dict, float, str]:
-    """In whatever process: the point with what `run` measured there, the seconds that it took, and the device."""
+def _make(name: str, keys: list[str], missing: dict[str, dict], run: Callable, old: Record, done: dict, data) -> None:
+    """Add to `done` what is missing, run by run, and write the record each time."""
+    took, seconds, memory = 0.0, old.provenance.get("seconds", 0.0), old.provenance.get("memory")
+    devices = set(old.provenance["device"].split(", ")) if old else set()
+    origin = versions(ROOT) | {"data": {dataset.name: dataset.sha256 for dataset in data}} | _code(name)
+    finished = spread(functools.partial(_one_run, run, "full"), list(missing.values()))
+    for key in missing:
+        if time.monotonic() + took > _deadline:
+            raise _OutOfTimeError
+        done[key], took, device, peak = next(finished)
+        seconds, memory = seconds + took, max(filter(None, (memory, peak)), default=None)
+        devices.add(device)
+        rows = [done[k] for k in keys if k in done]
+        so_far = {"device": ", ".join(sorted(devices)), "seeds": _seeds(rows), "seconds": round(seconds, 1)}
+        _write(name, rows, origin | so_far | {"memory": memory}, complete=len(rows) == len(keys))
+        print(f"{name}: {len(rows)}/{len(keys)} {key} ({seconds:.0f} s)", file=sys.stderr, flush=True)
+
+
+def _one_run(run: Callable[..., Mapping], scale: str, point: dict) -> tuple[dict, float, str, int | None]:
+    """In whatever process: the point with what `run` measured there, the seconds it took, the device and its memory."""
     os.environ["LRLIB_SCALE"] = scale
     started = time.perf_counter()
     row = point | _plain(run(**point))
-    return row, time.perf_counter() - started, device_name(runtime.device())
+    where = runtime.device()
+    return row, time.perf_counter() - started, device_name(where), peak_memory(where)
+
+
+def _rehearsed(name: str, missing: dict[str, dict], run: Callable[..., Mapping]) -> dict[str, dict]:
+    """Rows of runs cut short, and in the plan what whole ones take. Of runs that differ by `seed` alone one is made."""
+    found: dict[str, tuple[dict, float]] = {}
+    rows, seconds = {}, 0.0
+    for key, point in missing.items():
+        kind = _key({k: value for k, value in point.items() if k != "seed"})
+        if kind not in found:
+            started = time.perf_counter()
+            with rehearsing() as left_out:
+                row = _plain(run(**point))
+            found[kind] = row, time.perf_counter() - started + left_out.seconds
+        rows[key] = point | found[kind][0]
+        seconds += found[kind][1]
+    assert _plan is not None
+    _plan.append({"record": name, "rows": len(rows), "seconds": seconds})
+    return rows
 
 
 _key = functools.partial(json.dumps, sort_keys=True)
@@ -210,26 +252,83 @@ def run_notebook(notebook: Path) -> str:
     names = _record_names(sources)
     if not names:
         return f"{notebook.name}: makes no record"
-    if FORCE not in os.environ and all(r.complete and not r.stale for r in map(load_record, names)):
+    full = runtime.scale_name() == "full"
+    if full and FORCE not in os.environ and all(r.complete and not r.stale for r in map(load_record, names)):
         return f"{notebook.name}: up to date"
     namespace: dict[str, object] = {"__name__": f"full scale of {notebook.name}"}
     for number, source in enumerate(sources):
         exec(compile(source, f"{notebook.name}, full cell {number}", "exec"), namespace)
-    return "\n".join(load_record(name).label for name in names)
+    return "\n".join(load_record(name).label for name in names) if full else f"{notebook.name}: ran at small scale"
 
 
-def main() -> None:
+def merge(folder: Path) -> list[str]:
+    """Take over the records of a folder that the code as it is here has made; what became of each, in a line.
+
+    A record that other code has made is left, and so is one that has no more rows than the one that is here.
+    """
+    lines = []
+    for path in sorted(folder.glob("*.json")):
+        found, mine, code = _read(path), load_record(path.stem), _code(path.stem)
+        if not code or any(found.provenance.get(part) != value for part, value in code.items()):
+            lines.append(f"{path.stem}: left, as other code made it")
+        elif not mine.stale and len(found.rows) <= len(mine.rows):
+            lines.append(f"{path.stem}: left, as it has no more rows than the one here")
+        else:
+            _write(path.stem, found.rows, found.provenance, found.complete)
+            lines.append(f"{path.stem}: taken over; {found.label}")
+    return lines
+
+
+def plan(notebooks: Sequence[Path]) -> str:
+    """What the runs that are missing would take on this machine, by record, from the first updates of each."""
+    global _plan
+    _plan, broken = [], []
+    for notebook in notebooks:
+        try:
+            run_notebook(notebook)
+        except Exception as error:
+            broken.append(f"{notebook.name}: could not be planned to its end: {type(error).__name__}: {error}")
+    rows, _plan = _plan, None
+    total = sum(row["seconds"] for row in rows)
+    shown = [
+        {**row, "seconds": f"{row['seconds']:.1f}", "a row": f"{row['seconds'] / max(1, row['rows']):.2f}"}
+        for row in [*rows, {"record": "total", "rows": sum(row["rows"] for row in rows), "seconds": total}]
+    ]
+    return "\n".join([repr(table(shown, f"seconds on {device_name(runtime.device())}")), *broken])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    global _deadline
     parser = argparse.ArgumentParser(prog="python -m lrlib.records", description="Run notebooks at full scale.")
-    parser.add_argument("notebooks", nargs="+", type=Path, help="book/CHAPTER.ipynb ...")
+    parser.add_argument("notebooks", nargs="*", type=Path, help="book/CHAPTER.ipynb ...; all if none is named")
+    parser.add_argument("--plan", action="store_true", help="only say how long the runs that are missing would take")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="end before these are over, with whole rows")
+    parser.add_argument("--scale", choices=("small", "full"), default="full", help="small: try it, record nothing")
     parser.add_argument("--force", action="store_true", help="make finished records again")
-    options = parser.parse_args()
-    os.environ["LRLIB_SCALE"] = "full"
+    parser.add_argument("--merge", type=Path, metavar="FOLDER", help="only take over the records that lie there")
+    options = parser.parse_args(arguments)
+    if options.merge is not None:
+        if not options.merge.is_dir():
+            parser.error(f"--merge {options.merge}: must be a folder of records")
+        print("\n".join(merge(options.merge)) or f"{options.merge}: holds no record")
+        return
+    os.environ["LRLIB_SCALE"] = options.scale
     os.environ.setdefault("MPLBACKEND", "agg")
     if options.force:
         os.environ[FORCE] = "1"
-    for notebook in options.notebooks:
-        print(run_notebook(notebook), flush=True)
+    notebooks = options.notebooks or sorted((ROOT / "book").glob("*.ipynb"))
+    if options.plan:
+        print(plan(notebooks))
+        return
+    _deadline = time.monotonic() + (float("inf") if options.budget is None else options.budget)
+    try:
+        for notebook in notebooks:
+            print(run_notebook(notebook), flush=True)
+    except _OutOfTimeError:
+        print(f"{notebook.name}: the {options.budget:g} s do not reach for another run; begin again to go on")
 
 
 if __name__ == "__main__":
-    main()
+    from lrlib import records  # the module that cells import, not this copy of it
+
+    records.main()

@@ -13,6 +13,7 @@ from lrlib import _check
 from lrlib.callbacks import Callback, Periodic
 from lrlib.data import Dataset
 from lrlib.minibatches import Data, Loader, MiniBatches
+from lrlib.rehearsal import shortened
 from lrlib.stack import Loss, Stack
 
 __all__ = ["Run"]
@@ -208,7 +209,7 @@ class Run(ABC):
             self._call(self._watching()[self._called :], self._called)
         elif self.step == 0:
             self._call(self.callbacks)
-        update = self.updater()
+        update = shortened(self.updater(), self.active.device)
         for k in range(self.step, self.steps):
             self._batches.seek(k)
             update(k)

@@ -13,27 +13,31 @@ __all__ = ["scale_name", "at_scale", "device", "seeded", "setup"]
 
 
 def scale_name() -> str:
-    """The scale of this run, from the environment variable `LRLIB_SCALE`: "tour" (default) or "full".
+    """The scale of this run, from the environment variable `LRLIB_SCALE`: "tour" (default), "small" or "full".
 
     Raises:
         ValueError: the variable holds anything else.
     """
-    return _check.choice("LRLIB_SCALE", os.environ.get("LRLIB_SCALE", "tour"), ("tour", "full"))
+    return _check.choice("LRLIB_SCALE", os.environ.get("LRLIB_SCALE", "tour"), ("tour", "small", "full"))
 
 
 def at_scale(*, tour, full):
     """`tour` or `full`, whichever is the scale of this run.
 
+    The small scale is the full programme cut short: it takes from `full` what is callable, as that makes the data, and
+    all else, such as sizes, from `tour`.
+
     Example:
         >>> at_scale(tour=200, full=10_000)
         200
     """
-    return full if scale_name() == "full" else tour
+    scale = scale_name()
+    return full if scale == "full" or (scale == "small" and callable(full)) else tour
 
 
 def device() -> torch.device:
-    """Where to train: the CPU at tour scale; at full scale a CUDA or Apple GPU when there is one."""
-    if scale_name() == "full":
+    """Where to train: the CPU at tour scale, otherwise a CUDA or Apple GPU when there is one."""
+    if scale_name() != "tour":
         if torch.cuda.is_available():
             return torch.device("cuda")
         if torch.backends.mps.is_available():

@@ -60,8 +60,9 @@ def test_the_tagged_cells_alone_make_the_record_with_its_provenance(root):
     assert record.rows == [{"seed": s, "power": 2, "value": float(s * s)} for s in range(3)]
     assert record.provenance["seeds"] == [0, 1, 2]
     assert set(record.provenance) == {
-        "device", "torch", "date", "commit", "seeds", "seconds", "data", "cells", "library",
+        "device", "torch", "date", "commit", "seeds", "seconds", "memory", "data", "cells", "library",
     }  # fmt: skip
+    assert record.provenance["memory"] > 100  # MB, of a process that has loaded torch
     assert line == record.label and f"demo: 3 runs of seeds 0 to 2 on {record.provenance['device']}, torch" in line
 
 
@@ -194,3 +195,92 @@ def test_runs_on_workers_make_the_same_record_and_resume(root):
         rows = lrlib.measure("demo", grid, work)
     assert rows == lrlib.load_record("demo").rows == [{"seed": s, "value": s} for s in range(6)]
     assert before == rows[: len(before)]
+
+
+TRAINING = """
+import lrlib
+def run(width, seed):
+    model = lrlib.mlp(64, width, 10)
+    history = lrlib.train(model, lrlib.digits(), 0.1, steps=2000, seed=seed)
+    return {"accuracy": history.accuracy, "loss": history.loss[-1]}
+rows = lrlib.measure("demo", [{"width": w, "seed": s} for w in (4, 8) for s in range(50)], run)
+best = max(row["accuracy"] for row in rows)
+"""
+
+
+def command(root, *arguments, capsys):
+    records.main([*arguments, str(root / "book" / "demo.ipynb")])
+    return capsys.readouterr().out
+
+
+def planned(out, record="demo"):
+    (cells,) = [line.split()[1:] for line in out.splitlines() if line.split()[:1] == [record]]
+    return cells
+
+
+def test_a_plan_counts_what_is_missing_and_writes_nothing(root, capsys):
+    write(root, TRAINING)
+    out = command(root, "--plan", capsys=capsys)
+    rows, seconds, each = planned(out)
+    assert [rows, seconds, each] == planned(out, "total") and rows == "100" and float(seconds) > 50 * float(each) > 0
+    assert not (root / "data").exists()
+
+
+def test_a_plan_leaves_out_what_is_there(root, capsys):
+    run(root)
+    write_again = CELL.replace("range(3)", "range(5)")
+    old = json.loads((root / "data" / "records" / "demo.json").read_text())
+    write(root, write_again)
+    old["provenance"] |= records._code("demo")  # as if the longer grid had been interrupted
+    (root / "data" / "records" / "demo.json").write_text(json.dumps(old | {"complete": False}))
+    assert planned(command(root, "--plan", capsys=capsys)) == ["2", "0.0", "0.00"]
+
+
+def test_a_plan_says_where_it_broke(root, capsys):
+    write(root, CELL + "\nrows[0]['nothing']\n")
+    out = command(root, "--plan", capsys=capsys)
+    assert planned(out)[0] == "3" and "demo.ipynb: could not be planned to its end: KeyError: 'nothing'" in out
+
+
+def test_a_budget_leaves_whole_rows_and_the_next_run_goes_on(root, capsys, monkeypatch):
+    clock = iter(range(1000))
+    monkeypatch.setattr(records.time, "monotonic", lambda: next(clock))
+    assert "the 3 s do not reach for another run" in command(root, "--budget", "3", capsys=capsys)
+    record = lrlib.load_record("demo")
+    assert [row["seed"] for row in record.rows] == [0, 1] and not record.complete
+    command(root, capsys=capsys)
+    assert [row["seed"] for row in lrlib.load_record("demo").rows] == [0, 1, 2] and lrlib.load_record("demo").complete
+
+
+def test_at_small_scale_nothing_is_recorded(root, capsys):
+    assert "demo.ipynb: ran at small scale" in command(root, "--scale", "small", capsys=capsys)
+    assert not (root / "data").exists()
+
+
+def test_records_of_the_same_code_are_taken_over(root, tmp_path, capsys):
+    run(root)
+    there = tmp_path / "elsewhere"
+    (root / "data" / "records").rename(there)
+    records.main(["--merge", str(there)])
+    assert "demo: taken over; demo: 3 runs" in capsys.readouterr().out
+    assert lrlib.load_record("demo").complete
+    records.main(["--merge", str(there)])
+    assert "demo: left, as it has no more rows" in capsys.readouterr().out
+
+
+def test_records_of_other_code_are_left(root, tmp_path, capsys):
+    run(root)
+    there = tmp_path / "elsewhere"
+    (root / "data" / "records").rename(there)
+    (there / "stranger.json").write_text((there / "demo.json").read_text())
+    write(root, CELL.replace("** power", "+ power"))
+    records.main(["--merge", str(there)])
+    out = capsys.readouterr().out
+    assert "demo: left, as other code made it" in out and "stranger: left, as other code made it" in out
+    assert not list((root / "data" / "records").glob("*"))
+
+
+def test_a_folder_that_is_none_is_refused(root, capsys):
+    with pytest.raises(SystemExit):
+        records.main(["--merge", str(root / "nowhere")])
+    assert "must be a folder of records" in capsys.readouterr().err

@@ -13,8 +13,10 @@ def test_the_scale_is_tour_unless_asked(monkeypatch):
     assert runtime.device().type == "cpu"
     monkeypatch.setenv("LRLIB_SCALE", "full")
     assert lrlib.scale_name() == "full" and lrlib.at_scale(tour=1, full=2) == 2
+    monkeypatch.setenv("LRLIB_SCALE", "small")
+    assert lrlib.at_scale(tour=1, full=2) == 1 and lrlib.at_scale(tour=min, full=max) is max
     monkeypatch.setenv("LRLIB_SCALE", "half")
-    with pytest.raises(ValueError, match="LRLIB_SCALE='half'.*'tour', 'full'"):
+    with pytest.raises(ValueError, match="LRLIB_SCALE='half'.*'tour', 'small', 'full'"):
         lrlib.scale_name()
 
 

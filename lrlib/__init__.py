@@ -9,12 +9,14 @@ from lrlib.data import *
 from lrlib.datafiles import *
 from lrlib.decay import *
 from lrlib.diagnosis import *
+from lrlib.distance import *
 from lrlib.ensembles import *
 from lrlib.grid import *
 from lrlib.hillclimb import *
 from lrlib.images import *
 from lrlib.invariance import *
 from lrlib.landscape import *
+from lrlib.lookahead import *
 from lrlib.models import *
 from lrlib.planes import *
 from lrlib.plateau import *
@@ -25,10 +27,12 @@ from lrlib.rules import *
 from lrlib.runtime import *
 from lrlib.scheduler import *
 from lrlib.schedules import *
+from lrlib.shapes import *
 from lrlib.stack import *
 from lrlib.stats import *
 from lrlib.tables import table
 from lrlib.text import *
+from lrlib.theory import *
 from lrlib.training import *
 from lrlib.transformer import *
 

@@ -1,0 +1,74 @@
+"""Rules that estimate their rate: each beside the package it is written after, alone and in a stack."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+import lrlib
+
+pytorch_optimizer = pytest.importorskip("pytorch_optimizer")
+
+PAIRS = {
+    "Prodigy": (lrlib.Prodigy, pytorch_optimizer.Prodigy, 1.0, {}),
+    "Prodigy, from far": (lrlib.Prodigy, pytorch_optimizer.Prodigy, 0.3, {"d0": 1e-2, "betas": (0.8, 0.99)}),
+    "DAdaptAdam": (lrlib.DAdaptAdam, pytorch_optimizer.DAdaptAdam, 1.0, {}),
+    "DAdaptAdam, from far": (lrlib.DAdaptAdam, pytorch_optimizer.DAdaptAdam, 2.0, {"d0": 1e-3, "betas": (0.8, 0.99)}),
+    "ScheduleFreeAdamW": (lrlib.ScheduleFreeAdamW, pytorch_optimizer.ScheduleFreeAdamW, 0.01, {}),
+    "ScheduleFreeAdamW, decay": (
+        lrlib.ScheduleFreeAdamW,
+        pytorch_optimizer.ScheduleFreeAdamW,
+        0.01,
+        {"weight_decay": 0.1, "betas": (0.8, 0.99)},
+    ),
+}
+
+
+def trained(rule, seeds, rates, steps=40):
+    """The weights of replicas after training in float64, and the test losses on the way."""
+    data, models = lrlib.digits(), lrlib.initialised(lambda: lrlib.mlp(64, 8, 10).double(), seeds)
+    pair, stack = (data.x_train.double(), data.y_train), lrlib.Stack(models)
+    watch = lrlib.Evaluate(data.x_test.double(), data.y_test, every=10)
+    lrlib.train(stack, pair, rates, steps=steps, batch_size=32, optimizer=rule, seed=list(seeds), callbacks=[watch])
+    return torch.cat([w.detach().flatten(1) for w in stack.weights], 1), watch.loss
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_rule_is_that_of_the_package(name):
+    rule, theirs, lr, settings = PAIRS[name]
+    rates = [lr, lr / 2, lr]
+    mine, seen = trained(rule(**settings), [0, 1, 2], rates)
+    other, also = trained(lrlib.PerReplica(partial(theirs, **settings)), [0, 1, 2], rates)
+    np.testing.assert_allclose(seen, also, rtol=2e-3)  # theirs sum in float32
+    torch.testing.assert_close(mine, other, rtol=1e-2, atol=1e-3)
+    assert not torch.allclose(mine[0], mine[1], atol=0.01)
+
+
+@pytest.mark.parametrize("rule", [lrlib.Prodigy, lrlib.DAdaptAdam])
+def test_a_first_estimate_of_its_own_for_each_replica(rule):
+    guesses = [1e-6, 1e-3]
+    together, _ = trained(rule(d0=guesses), [3, 3], 1.0, steps=20)
+    for row, guess in zip(together, guesses, strict=True):
+        torch.testing.assert_close(row, trained(rule(d0=guess), [3], 1.0, steps=20)[0][0], rtol=1e-8, atol=1e-10)
+    assert not torch.allclose(*together, atol=1e-3)
+
+
+def test_a_rate_that_warms_up_weighs_the_average_as_the_package_does():
+    warm = lrlib.warmup(lrlib.constant(0.02), 30, start_factor=0.1)
+    mine, _ = trained(lrlib.ScheduleFreeAdamW(), [0, 1], [warm] * 2)
+    other, _ = trained(lrlib.PerReplica(pytorch_optimizer.ScheduleFreeAdamW), [0, 1], [warm] * 2)
+    torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: lrlib.Prodigy(d0=0.0), "d0=0.0"),
+        (lambda: lrlib.DAdaptAdam(weight_decay=0.1), "weight_decay=0.1"),
+        (lambda: lrlib.ScheduleFreeAdamW(betas=(0.0, 0.9)), r"betas\[0\]=0.0"),
+    ],
+)
+def test_settings_out_of_range_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

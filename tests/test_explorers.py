@@ -25,9 +25,10 @@ NAMES = (
     "finder",
     "schedules",
     "exponential",
+    "hill_climbing",
     "scanner",
 )
-DRAGGED = ("quadratic", "momentum", "edge_of_stability")
+DRAGGED = ("quadratic", "momentum", "edge_of_stability", "hill_climbing")
 WIDTHS = (390, 768, 1024, 1280, 1440, 1920)
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 
@@ -279,6 +280,39 @@ def test_exponential_is_lrlibs_and_its_runs_are_torchs(page, draw):
             scheduler.step()
     directions = [np.array(run) / np.linalg.norm(run, axis=1, keepdims=True) for run in runs]
     np.testing.assert_allclose(*directions, atol=1e-9)
+
+
+def test_hill_climbing_is_lrlibs(page, draw):
+    batches = np.array(call(page, "hill_climbing", "batch", [[t / 2] for t in range(122)]))
+    assert abs(batches.mean()) < 0.15 and abs(batches.std() - 1) < 0.1
+    h = torch.tensor([0.1, 1.0], dtype=torch.float64)
+    raised = 0
+    for own in (True, False):
+        for _ in range(10):
+            rate, epsilon, noise = 10 ** draw.uniform(-2.5, 1), draw.uniform(0.01, 0.5), draw.uniform(0, 2)
+            told = call(page, "hill_climbing", "run", [[rate, epsilon, noise, own, 60]])[0]
+            theta = torch.nn.Parameter(torch.tensor([4.0, 1.5], dtype=torch.float64))
+            optimizer = lrlib.HillClimb(step_size=epsilon, smoothing=0.0).optimizer([theta], lr=rate)
+            before = rate
+            for t, step in enumerate(told):
+                point = theta.detach().clone()
+                batch, judge = (torch.tensor(noise * batches[k]) for k in (2 * t, 2 * t if own else 2 * t + 1))
+                theta.grad = h * (point - batch)
+                np.testing.assert_allclose(step["theta"], point, rtol=1e-9, atol=1e-12)
+                np.testing.assert_allclose(step["g"], theta.grad, rtol=1e-9, atol=1e-12)
+                assert step["rate"] == pytest.approx(before, rel=1e-9)
+                if t % 10 == 0:
+                    best = page.evaluate("(s) => LR.formulas.hill_climbing.best(s)", step)
+                    rates = [0.0, 0.7, 3.0, best - 1, best + 1]
+                    along = [(h * (point - eta * theta.grad - judge) ** 2).sum().item() / 2 for eta in rates]
+                    phi = "([s, rates]) => rates.map((eta) => LR.formulas.hill_climbing.phi(s, eta))"
+                    np.testing.assert_allclose(page.evaluate(phi, [step, rates]), along, rtol=1e-9, atol=1e-12)
+                    assert along[3] == pytest.approx(along[4], rel=1e-6)
+                optimizer.step(lambda theta=theta, judge=judge: (h * (theta - judge) ** 2).sum() / 2)
+                before = optimizer.param_groups[0]["applied_lr"]
+                assert step["up"] == (before > step["rate"])
+                raised += step["up"]
+    assert 200 < raised < 1000
 
 
 def test_scanner_is_lrlibs(page, draw):
@@ -538,6 +572,26 @@ def test_the_runs_come_apart_without_the_initial_momentum(page):
     explorer.get_by_label("start the momentum").uncheck()
     assert "come apart" in explorer.locator(".lr-readout").text_content()
     explorer.get_by_label("start the momentum").check()
+
+
+def test_the_climber_steps_and_its_judge_decides_where_it_ends(page):
+    explorer = page.locator("[data-explorer=hill_climbing]")
+    explorer.get_by_role("button", name="Reset").click()
+    readout = explorer.locator(".lr-readout")
+    explorer.get_by_role("button", name="One step").click()
+    assert readout.text_content().startswith("Step 1:")
+    ends = {}
+    for judge in ("own", "other"):
+        explorer.get_by_label("who judges").select_option(judge)
+        for _ in range(20):
+            explorer.get_by_role("button", name="Ten steps").click()
+        assert readout.text_content().startswith("Step 200:")
+        ends[judge] = float(explorer.locator(".lr-handle").get_attribute("aria-valuetext"))
+    assert ends["own"] > 5 * ends["other"]
+    handle = explorer.locator(".lr-handle")
+    handle.focus()
+    page.keyboard.press("ArrowRight")
+    assert readout.text_content().startswith("Step 0:")
 
 
 def test_the_scanner_plays_and_takes_a_picture_of_ones_own(page, tmp_path):

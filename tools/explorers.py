@@ -266,6 +266,34 @@ def draw_exponential() -> None:
     figure("exponential")
 
 
+def draw_hill_climbing(epsilon: float = 0.2, noise: float = 0.5, steps: int = 200) -> None:
+    h, draws = torch.tensor([0.1, 1.0]), noise * torch.randn(2, steps, 2, generator=torch.Generator().manual_seed(0))
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2))
+    for color, name, judges in ((1, "the batch of the step", draws[0]), (2, "another batch", draws[1])):
+        theta = torch.nn.Parameter(torch.tensor([4.0, 1.5]))
+        optimizer = lrlib.HillClimb(step_size=epsilon, smoothing=0.0).optimizer([theta], lr=0.05)
+        rates = []
+        for own, judge in zip(draws[0], judges, strict=True):
+            theta.grad = h * (theta.detach() - own)
+            optimizer.step(lambda theta=theta, judge=judge: (h * (theta - judge) ** 2).sum() / 2)
+            rates.append(optimizer.param_groups[0]["applied_lr"])
+        right.semilogy(rates, color=lrlib.COLORS[color], label=f"judged by {name}")
+    rates, start = np.geomspace(0.02, 3, 200), torch.tensor([4.0, 1.5])
+    gradient = h * (start - draws[0, 0])
+
+    def phi(values):
+        return [(h * (start - rate * gradient - draws[0, 0]) ** 2).sum().item() / 2 for rate in values]
+
+    left.semilogx(rates, phi(rates), label="φ(η)")
+    for rate in (0.3, 2.0):
+        pair = [0.7 * rate, 1.3 * rate]
+        left.plot(pair, phi(pair), "o-", color=lrlib.COLORS[1], lw=2)
+    left.set(xlabel="rate η of the step", ylabel="loss after the step", title="Two probes say: raise, lower")
+    right.set(xlabel="step t", ylabel="rate η", title="The rate, by its judge", ylim=(0.02, 3))
+    right.legend(fontsize=8)
+    figure("hill_climbing")
+
+
 def draw_scanner() -> None:
     path = ROOT / "data" / "images" / f"{PICTURES[0]}.png"
     schedule = lrlib.image_schedule(path, num_steps=900)
@@ -289,6 +317,7 @@ def main() -> None:
     edge_runs()
     draw_edge()
     draw_exponential()
+    draw_hill_climbing()
     draw_scanner()
 
 

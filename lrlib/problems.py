@@ -91,6 +91,7 @@ class Problem:
             seed=[instance for instance in range(len(self.models)) for _ in rates],
             callbacks=callbacks,
         )
+        stack.eval()
         with torch.no_grad():
             losses = stack.losses(*self.test, self.loss).double().cpu().numpy()
         return np.where(np.asarray(history.diverged_at) < 0, losses, np.nan).reshape(len(self.models), -1).T
@@ -180,7 +181,7 @@ def sparse_problem(instances: int = 10) -> Problem:
 def network_problem(
     make_model: Callable[[], nn.Module], data: Dataset, steps: int, batch_size: int, instances: int = 10
 ) -> Problem:
-    """A network fitted to a data set; the final loss is over its first 10,000 training examples.
+    """A network fitted to a data set; the final loss is over its first 5,000 training examples.
 
     Args:
         make_model: called without arguments while torch's generator is seeded with 0, 1, ...; what it returns is moved
@@ -203,7 +204,7 @@ def network_problem(
     x, y = data.x_train, data.y_train
     return Problem(
         models, [(x, y)] * instances, F.cross_entropy, _check.integer("steps", steps, 1),
-        _check.integer("batch_size", batch_size, 1), (x[None, :10_000], y[None, :10_000]),
+        _check.integer("batch_size", batch_size, 1), (x[None, :5000], y[None, :5000]),
     )  # fmt: skip
 
 

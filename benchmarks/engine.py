@@ -41,7 +41,6 @@ CAPTURED = {  # network, replicas, inputs, batch size, milliseconds an update on
     "conv_net(32), batch 256": (lambda: lrlib.conv_net(32, 3), 1, (3, 32, 32), 256, 0.86),
     "PreResNet-32, batch 128": (lambda: lrlib.PreResNet(32), 1, (3, 32, 32), 128, 3.2),
     "PreResNet-56, batch 128": (lambda: lrlib.PreResNet(56), 1, (3, 32, 32), 128, 5.6),
-    "resnet9(64), batch 512, bfloat16": (lambda: lrlib.in_bfloat16(lrlib.resnet9(64)), 1, (3, 32, 32), 512, 5.0),
 }
 
 

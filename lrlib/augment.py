@@ -1,18 +1,26 @@
-"""Pictures shifted, mirrored and cut into at random, a whole epoch at a time."""
+"""Pictures shifted, mirrored and cut into at random, an epoch at a time; predictions averaged over mirror images."""
 
 from dataclasses import replace
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from lrlib import _check
 from lrlib.callbacks import Callback
 from lrlib.data import Dataset
 
-__all__ = ["augmented", "Augmentation"]
+__all__ = ["augmented", "Augmentation", "mirror_averaged"]
 
 
-def augmented(x: torch.Tensor, generator: torch.Generator, *, pad: int = 4, mirror: bool = True, cutout: int = 0):
+def augmented(
+    x: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    pad: int = 4,
+    mirror: bool | torch.Tensor = True,
+    cutout: int = 0,
+) -> torch.Tensor:
     """Each picture shifted by up to `pad` pixels each way, mirrored with probability 1/2, with a square set to zero.
 
     A shift takes a window of the old size from the picture that is continued on each side by reflection. A square of
@@ -23,7 +31,7 @@ def augmented(x: torch.Tensor, generator: torch.Generator, *, pad: int = 4, mirr
         x: pictures (N, C, H, W).
         generator: of the draws, on the CPU; it moves on.
         pad: largest shift, in [0, min(H, W) - 1].
-        mirror: whether to mirror left and right.
+        mirror: whether to mirror left and right, half of the pictures at random; or which ones, (N,) of bool.
         cutout: side of the square in pixels, in [0, min(H, W)]; 0 leaves it out.
 
     Returns:
@@ -31,7 +39,7 @@ def augmented(x: torch.Tensor, generator: torch.Generator, *, pad: int = 4, mirr
 
     Raises:
         TypeError: a number is not an integer.
-        ValueError: x has no four dimensions, or a number is out of its range.
+        ValueError: x has no four dimensions, `mirror` is of another length, or a number is out of its range.
 
     Source: crops and mirrors: He et al. (2016); the square: DeVries and Taylor (2017).
 
@@ -51,7 +59,11 @@ def augmented(x: torch.Tensor, generator: torch.Generator, *, pad: int = 4, mirr
 
     rows = draw(2 * pad + 1) + torch.arange(height, device=x.device)
     columns = torch.arange(width, device=x.device).expand(n, -1)
-    if mirror:
+    if isinstance(mirror, torch.Tensor):
+        if mirror.shape != (n,) or mirror.dtype != torch.bool:
+            raise ValueError(f"mirror: is {mirror.dtype} of shape {tuple(mirror.shape)}, must be bool of shape ({n},)")
+        columns = torch.where(mirror.to(x.device)[:, None], columns.flip(1), columns)
+    elif mirror:
         columns = torch.where(draw(2) == 1, columns.flip(1), columns)
     columns = draw(2 * pad + 1) + columns
     padded = F.pad(x, (pad, pad, pad, pad), mode="reflect")
@@ -74,13 +86,17 @@ class Augmentation(Callback):
         data: the pictures as they are.
         batch_size: of the run, in [1, N]: it tells when an epoch of floor(N / batch_size) updates ends.
         seed: of the draws, >= 0.
-        options: `pad`, `mirror` and `cutout` of :func:`augmented`.
+        mirror: False, True for a new draw each epoch, or "alternate": half of the pictures, drawn once, are mirrored in
+            the first epoch, the other half in the second, and so on in turns.
+        options: `pad` and `cutout` of :func:`augmented`.
 
     Attributes:
         data: the data set with the training pictures of the present epoch.
 
     Raises:
-        TypeError, ValueError: as :func:`augmented`, and where `batch_size` or `seed` is out of its range.
+        TypeError, ValueError: as :func:`augmented`, and where another argument is out of its range.
+
+    Source: alternating mirror images: Jordan (2024), arXiv 2404.00498.
 
     Example:
         >>> import lrlib
@@ -90,12 +106,55 @@ class Augmentation(Callback):
         >>> history = lrlib.train(model, shifted.data, lrlib.constant(0.1), steps=50, callbacks=[shifted])
     """
 
-    def __init__(self, data: Dataset, *, batch_size: int, seed: int = 0, **options):
+    remembers = ("_epoch", "_before")
+
+    def __init__(self, data: Dataset, *, batch_size: int, seed: int = 0, mirror: bool | str = True, **options: int):
         batch_size = _check.integer("batch_size", batch_size, 1, len(data.x_train))
-        self._original, self._options = data.x_train, options
         super().__init__(every=len(data.x_train) // batch_size)
+        self._alternate = _check.choice("mirror", mirror, (True, False, "alternate")) == "alternate"
+        self._original, self._mirror, self._options = data.x_train, mirror, options
         self._generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0))
-        self.data = replace(data, x_train=augmented(self._original, self._generator, **options))
+        if self._alternate:
+            self._first = torch.randint(2, (len(data.x_train),), generator=self._generator) == 1
+        self._epoch = 0
+        self.data = replace(data, x_train=self._pictures())
+
+    def _pictures(self) -> torch.Tensor:
+        """The pictures of the present epoch."""
+        self._before = self._generator.get_state()
+        mirror = self._first ^ bool(self._epoch % 2) if self._alternate else self._mirror
+        return augmented(self._original, self._generator, mirror=mirror, **self._options)
 
     def __call__(self, run) -> None:
-        self.data.x_train.copy_(augmented(self._original, self._generator, **self._options))
+        self._epoch += 1
+        self.data.x_train.copy_(self._pictures())
+
+    def load_state_dict(self, state, run) -> None:
+        super().load_state_dict(state, run)
+        self._generator.set_state(self._before.cpu())
+        self.data.x_train.copy_(self._pictures())
+
+
+class _MirrorAveraged(nn.Module):
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.model(x) + self.model(x.flip(-1))) / 2
+
+
+def mirror_averaged(model: nn.Module) -> nn.Module:
+    """The network whose outputs are the means of those for a picture and for its mirror image.
+
+    Args:
+        model: maps pictures (B, C, H, W) to logits (B, classes); its parameters are shared.
+
+    Example:
+        >>> import lrlib
+        >>> data, model = lrlib.hard_digits(), lrlib.conv_net(4)
+        >>> both = mirror_averaged(model.eval())
+        >>> bool(torch.allclose(both(data.x_test), both(data.x_test.flip(-1)), atol=1e-6))
+        True
+    """
+    return _MirrorAveraged(model)

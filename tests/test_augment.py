@@ -1,9 +1,8 @@
-"""Whole-epoch augmentation against a loop over pictures, its draws, and what it leaves alone; the fast network."""
+"""Whole-epoch augmentation against a loop over pictures, its draws, and what it leaves alone; alternating mirrors."""
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 import lrlib
@@ -67,6 +66,7 @@ def test_each_epoch_has_new_pictures_and_the_data_set_stays(monkeypatch):
         ({"pad": -1}, ValueError, "pad=-1"),
         ({"pad": 1.5}, TypeError, "pad=1.5"),
         ({"cutout": 9}, ValueError, "cutout=9"),
+        ({"mirror": "random"}, ValueError, "mirror='random'"),
         ({"batch_size": 0}, ValueError, "batch_size=0"),
         ({"batch_size": 2000}, ValueError, "batch_size=2000"),
         ({"seed": -1}, ValueError, "seed=-1"),
@@ -77,50 +77,41 @@ def test_bad_arguments(arguments, error, named):
         lrlib.Augmentation(lrlib.digits(), **({"batch_size": 64} | arguments))
     with pytest.raises(ValueError, match="x: has shape"):
         augmented(torch.zeros(3, 4, 4), torch.Generator())
+    with pytest.raises(ValueError, match="mirror: is torch.int64 of shape"):
+        augmented(torch.zeros(3, 1, 4, 4), torch.Generator(), pad=1, mirror=torch.ones(3, dtype=torch.int64))
 
 
-@pytest.mark.parametrize(("width", "channels", "classes"), [(4, 3, 10), (6, 1, 7)])
-def test_resnet9_has_the_shapes_and_parameters_of_its_description(width, channels, classes):
+def test_alternating_mirrors_take_turns_and_each_picture_shows_both_sides_in_two_epochs():
+    data = lrlib.digits()
+    shown = lrlib.Augmentation(data, batch_size=400, seed=3, pad=0, mirror="alternate")
+    epochs = []
+    note = lrlib.Periodic(lambda run: epochs.append(shown.data.x_train.clone()), at=[0, 3, 6])
+    lrlib.train(lrlib.mlp(64, 10), shown.data, 0.1, steps=7, batch_size=400, callbacks=[shown, note])
+    plain, mirrored = data.x_train, data.x_train.flip(3)
+    is_plain = (epochs[0] == plain).flatten(1).all(1)
+    assert 0.4 < is_plain.double().mean() < 0.6
+    assert torch.equal(epochs[0], torch.where(is_plain[:, None, None, None], plain, mirrored))
+    assert torch.equal(epochs[1], epochs[0].flip(3)) and torch.equal(epochs[2], epochs[0])
+
+
+@pytest.mark.parametrize("mirror", [True, "alternate"])
+def test_a_run_that_goes_on_sees_the_same_pictures(mirror):
+    data, states = lrlib.digits(), []
+
+    def run(callbacks, **options):
+        shown = lrlib.Augmentation(data, batch_size=400, seed=3, pad=1, mirror=mirror)
+        with lrlib.seeded(0):
+            model = lrlib.mlp(64, 10)
+        callbacks = [shown, lrlib.Lookahead(every=2), *callbacks]
+        lrlib.train(model, shown.data, 0.1, steps=9, batch_size=400, callbacks=callbacks, **options)
+        return model[1].weight.detach()
+
+    keep = lrlib.Periodic(lambda run: states.append(run.state_dict()), at=[5])
+    assert torch.equal(run([keep]), run([], resume=states[0]))
+
+
+def test_a_picture_and_its_mirror_image_get_one_answer():
     with lrlib.seeded(0):
-        model = lrlib.resnet9(width, channels, classes)
-    w = width
-    layers = [(channels, w), (w, 2 * w), *[(2 * w, 2 * w)] * 2, (2 * w, 4 * w), (4 * w, 8 * w), *[(8 * w, 8 * w)] * 2]
-    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
-    assert [(m.in_channels, m.out_channels) for m in convolutions] == layers
-    assert lrlib.parameter_count(model) == sum(9 * a * b + 2 * b for a, b in layers) + 8 * w * classes
-    plain, pooled = [nn.Conv2d, nn.BatchNorm2d, nn.CELU], [nn.Conv2d, nn.MaxPool2d, nn.BatchNorm2d, nn.CELU]
-    order = [*plain, *pooled, *plain * 2, *pooled, *pooled, *plain * 2, nn.AdaptiveMaxPool2d, nn.Flatten]
-    found = [type(m) for m in model.modules() if not list(m.children())]
-    assert found[:-1] == order and issubclass(found[-1], nn.Linear)
-    assert {m.alpha for m in model.modules() if isinstance(m, nn.CELU)} == {0.075}
-    x = torch.randn(32, channels, 16, 16)
-    logits = model.eval()(x)
-    assert logits.shape == (32, classes)
-    torch.testing.assert_close(logits, model[:-1](x) @ model[-1].weight.T / 8)
-    with pytest.raises(ValueError, match="width=0"):
-        lrlib.resnet9(0)
-
-
-def test_channels_last_and_bfloat16_change_the_logits_by_rounding_only():
-    with lrlib.seeded(0):
-        model, x = lrlib.resnet9(8).eval(), torch.randn(20, 3, 16, 16)
-    with torch.no_grad():
-        plain = model(x)
-        last = model.to(memory_format=torch.channels_last)(x)
-        half = lrlib.in_bfloat16(model)(x)
-    spread = plain.std()
-    assert (last - plain).abs().max() < 1e-4 * spread
-    assert 1e-4 * spread < (half - plain).abs().max() < 0.2 * spread
-    assert half.dtype == torch.float32
-
-
-def test_the_fast_network_learns_with_the_one_training_loop():
-    data = lrlib.hard_digits(n_train=1000, n_test=500)
-    shifted = lrlib.Augmentation(data, batch_size=50, pad=1, mirror=False)
-    with lrlib.seeded(0):
-        model = lrlib.in_bfloat16(lrlib.resnet9(4, in_channels=1))
-    sgd = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    schedule = lrlib.one_cycle(0.2, total_steps=100)
-    history = lrlib.train(model, shifted.data, schedule, steps=100, batch_size=50, optimizer=sgd, callbacks=[shifted])
-    np.testing.assert_array_equal(history.lr, schedule(range(100)))
-    assert history.accuracy > 0.55
+        model, x = lrlib.conv_net(4).eval(), torch.randn(30, 1, 8, 8)
+    both = lrlib.mirror_averaged(model)
+    torch.testing.assert_close(both(x), (model(x) + model(x.flip(3))) / 2)

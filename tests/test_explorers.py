@@ -25,10 +25,12 @@ NAMES = (
     "finder",
     "schedules",
     "exponential",
+    "adamw",
     "hill_climbing",
+    "batch_size",
     "scanner",
 )
-DRAGGED = ("quadratic", "momentum", "edge_of_stability", "hill_climbing")
+DRAGGED = ("quadratic", "momentum", "edge_of_stability", "hill_climbing", "batch_size", "adamw")
 WIDTHS = (390, 768, 1024, 1280, 1440, 1920)
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 
@@ -313,6 +315,58 @@ def test_hill_climbing_is_lrlibs(page, draw):
                 assert step["up"] == (before > step["rate"])
                 raised += step["up"]
     assert 200 < raised < 1000
+
+
+def test_batch_sizes_descend_as_lrlib_does(page, draw):
+    for _ in range(5):
+        kappa, noise, share = draw.uniform([3, 0.3, 0.1], [50, 10, 0.5]).tolist()
+        problem = call(page, "batch_size", "problem", [[kappa, noise]])[0]
+        h, v, variance = (np.array(problem[name]) for name in ("h", "v", "variance"))
+        np.testing.assert_allclose([h, v, variance], [np.geomspace(1 / kappa, 1, 12), 1 / h, noise * h], rtol=1e-9)
+        target, sizes = share * h @ v / 2, (4 ** np.arange(6)).tolist()
+        steps = []
+        for size, told in zip(
+            sizes, call(page, "batch_size", "losses", [[problem, b, target] for b in sizes]), strict=True
+        ):
+            rates, losses = lrlib.noisy_descent(h, v, variance, size, target)
+            np.testing.assert_allclose(told, losses, rtol=1e-9)
+            scale = call(page, "batch_size", "scale", [[problem, v.tolist()]])[0]
+            assert call(page, "batch_size", "rate", [[scale, size]])[0] == pytest.approx(rates[0], rel=1e-9)
+            steps.append(call(page, "batch_size", "steps", [[told, target]])[0])
+            assert len(rates) - 1 < steps[-1] <= len(rates)
+        fit = lrlib.critical_batch_size(sizes, steps)
+        told = call(page, "batch_size", "fit", [[sizes, steps]])[0]
+        np.testing.assert_allclose(told, [fit.steps_min, fit.examples_min], rtol=1e-6)
+
+
+def test_adamws_memory_and_size_are_the_optimizers(page, draw):
+    schedules = {"constant": lrlib.constant, "linear": lrlib.polynomial, "cosine": lrlib.cosine}
+    for shape, schedule in schedules.items():
+        for _ in range(5):
+            lr, decay, steps = 10 ** draw.uniform(-3, -1), 10 ** draw.uniform(-1, 1), int(draw.integers(20, 120))
+            told = page.evaluate(
+                """(c) => { const { start, share } = LR.formulas.adamw.shares(...c); return [start, [...share]]; }""",
+                [shape, lr, decay, steps],
+            )
+            [sizes] = call(page, "adamw", "sizes", [[shape, lr, decay, steps, 0.5]])
+            [tau] = call(page, "adamw", "timescale", [[lr, decay]])
+            assert tau == pytest.approx(lrlib.ema_timescale(lr, decay), rel=1e-12)
+            rates = schedule(lr) if shape == "constant" else schedule(lr, steps)
+            signs = draw.choice([-1.0, 1.0], (steps, 2000))
+            theta = torch.nn.Parameter(torch.full((2000,), 0.5, dtype=torch.float64))
+            optimizer = torch.optim.AdamW([theta], lr=lr, betas=(0.0, 0.0), eps=1e-300, weight_decay=decay)
+            scheduler = lrlib.ScheduleLR(optimizer, rates)
+            for sign in signs:  # without means Adam's update is the sign of the gradient
+                theta.grad = torch.tensor(sign)
+                optimizer.step()
+                scheduler.step()
+            average = told[0] * 0.5 - np.array(told[1]) @ signs / decay
+            np.testing.assert_allclose(average, theta.detach().numpy(), rtol=1e-9, atol=1e-12)
+            assert sizes[-1] == pytest.approx(theta.detach().square().mean().sqrt().item(), rel=0.1)
+    settled = call(page, "adamw", "sizes", [["constant", 0.01, 2.0, 2000, 0.5]])[0][-1]
+    [balance] = call(page, "adamw", "equilibrium", [[0.01, 2.0, 0.9]])
+    assert settled == pytest.approx(balance["rms"], rel=0.01)
+    assert balance["step"] / balance["pace"] == pytest.approx(math.sqrt(0.1 / 1.9))
 
 
 def test_scanner_is_lrlibs(page, draw):

@@ -289,9 +289,50 @@ def draw_hill_climbing(epsilon: float = 0.2, noise: float = 0.5, steps: int = 20
         pair = [0.7 * rate, 1.3 * rate]
         left.plot(pair, phi(pair), "o-", color=lrlib.COLORS[1], lw=2)
     left.set(xlabel="rate η of the step", ylabel="loss after the step", title="Two probes say: raise, lower")
-    right.set(xlabel="step t", ylabel="rate η", title="The rate, by its judge", ylim=(0.02, 3))
-    right.legend(fontsize=8)
+    right.set(xlabel="step t", ylabel="rate η", title="The rate, by its judge", ylim=(5e-4, 5))
+    right.legend(fontsize=8, loc="lower left")
     figure("hill_climbing")
+
+
+def draw_batch_size() -> None:
+    h = np.geomspace(1 / 50, 1, 12)
+    target = 0.1 * len(h) / 2
+    sizes = 2.0 ** np.arange(13)
+    steps = []
+    for size in sizes:
+        _, losses = lrlib.noisy_descent(h, 1 / h, 10 * h, size, target)
+        steps.append(len(losses) - 2 + np.log(losses[-2] / target) / np.log(losses[-2] / losses[-1]))
+    fit, grid = lrlib.critical_batch_size(sizes, steps), np.geomspace(1, 4096, 200)
+    fig, ax = plt.subplots(figsize=(7.2, 3.4))
+    ax.plot(fit.steps(grid), fit.examples(grid), linestyle="-")
+    ax.plot(steps, sizes * steps, "o", color=lrlib.COLORS[0], linestyle="none")
+    ax.plot(2 * fit.steps_min, 2 * fit.examples_min, "*", color=lrlib.COLORS[2], markersize=15)
+    ax.annotate("critical batch", (2 * fit.steps_min, 2 * fit.examples_min), (12, 4), textcoords="offset points")
+    for k, dx in ((0, -40), (12, 10)):
+        ax.annotate(f"B = {sizes[k]:.0f}", (steps[k], sizes[k] * steps[k]), (dx, 8), textcoords="offset points")
+    ax.set(xscale="log", yscale="log", xlabel="updates to the target", ylabel="examples to the target")
+    ax.set_title("Fewer updates or fewer examples: a noisy quadratic, batches from 1 to 4,096")
+    figure("batch_size")
+
+
+def draw_adamw(lr: float = 0.01, steps: int = 2000) -> None:
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2))
+    for k, (decay, name) in enumerate(((0.02, "long memory"), (0.5, "short memory"))):
+        share = lr * decay * (1 - lr * decay) ** np.arange(steps - 1, -1, -1)
+        parts = [(1 - lr * decay) ** steps, *share.reshape(20, -1).sum(1)]
+        label = f"{name}, {lrlib.ema_timescale(lr, decay):,.0f} steps"
+        left.bar(np.arange(21) + 0.4 * k - 0.2, 100 * np.array(parts), 0.4, color=lrlib.COLORS[k], label=label)
+    left.set(xlabel="start, then the run in twentieths", ylabel="share in the final weights (%)", title="Memory")
+    left.legend(fontsize=8)
+    for k, (rate, decay) in enumerate(((0.01, 0.5), (0.02, 0.25), (0.02, 1.0))):
+        size = [0.1]
+        for _ in range(steps):
+            size.append(((1 - rate * decay) ** 2 * size[-1] ** 2 + rate**2) ** 0.5)
+        right.semilogy(size, color=lrlib.COLORS[k], label=f"η = {rate}, λ = {decay}")
+        right.axhline((rate / (2 * decay)) ** 0.5, color=lrlib.COLORS[k], linestyle="--", linewidth=1)
+    right.set(xlabel="step t", ylabel="RMS of θ", title="Size, and √(η/2λ)")
+    right.legend(fontsize=8)
+    figure("adamw")
 
 
 def draw_scanner() -> None:
@@ -317,7 +358,9 @@ def main() -> None:
     edge_runs()
     draw_edge()
     draw_exponential()
+    draw_adamw()
     draw_hill_climbing()
+    draw_batch_size()
     draw_scanner()
 
 

@@ -5,6 +5,7 @@ PY = .venv/bin/python
 PORT ?= 8000
 JOBS ?= auto
 PYTEST_ARGS ?=
+FULL_ARGS ?=
 
 notebooks_given = $(if $(CHAPTERS),$(foreach c,$(CHAPTERS),book/$(c:book/%=%)$(if $(filter %.ipynb,$(c)),,.ipynb)),$(wildcard book/*.ipynb))
 
@@ -28,8 +29,8 @@ test: environment ## run every test, doctest and notebook, in parallel over the 
 fix: environment ## format and lint everything, notebooks included, and mend what can be mended
 	@$(PY) -m ruff check --quiet --fix . ; found=$$?; $(PY) -m ruff format . ; exit $$found
 
-full: environment ## run the chapters at full scale and write data/records (CHAPTERS="annealing ...")
-	@$(PY) -m lrlib.records $(notebooks_given)
+full: environment ## run the chapters at full scale and write data/records (FULL_ARGS="--plan", "--budget 600", ...)
+	@$(PY) -m lrlib.records $(FULL_ARGS) $(notebooks_given)
 
 bench: environment ## run the benchmarks, one after the other, beside the peers of requirements-bench.lock
 	@$(PY) -m pip --disable-pip-version-check install -q --no-deps -r requirements-bench.lock

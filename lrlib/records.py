@@ -86,7 +86,7 @@ def _record_path(name: str) -> Path:
     return ROOT / "data" / "records" / f"{name}.json"
 
 
-def _full_cells(notebook: Path) -> list[str]:
+def full_cells(notebook: Path) -> list[str]:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     return ["".join(cell["source"]) for cell in cells if "full" in cell["metadata"].get("tags", ())]
 
@@ -96,7 +96,7 @@ def _code(name: str) -> dict[str, str]:
     chapter = ROOT / "book" / f"{name.partition('-')[0]}.ipynb"
     if not chapter.is_file():
         return {}
-    source = "\n".join(cell.rstrip() for cell in _full_cells(chapter))
+    source = "\n".join(cell.rstrip() for cell in full_cells(chapter))
     return {"cells": source_hash(source), "library": library_hash(source, ROOT)}
 
 
@@ -240,7 +240,7 @@ def _write(name: str, rows: list[dict], provenance: dict, complete: bool) -> Non
     partial.replace(path)
 
 
-def _record_names(sources: Sequence[str]) -> list[str]:
+def record_names(sources: Sequence[str]) -> list[str]:
     """The names of the records that cells make: the first arguments of their calls of `measure`."""
     calls = (node for node in ast.walk(ast.parse("\n".join(sources))) if isinstance(node, ast.Call))
     return [ast.literal_eval(call.args[0]) for call in calls if ast.unparse(call.func).endswith("measure")]
@@ -248,8 +248,8 @@ def _record_names(sources: Sequence[str]) -> list[str]:
 
 def run_notebook(notebook: Path) -> str:
     """Run a notebook's `full` cells in this process and say, in a line, what became of its records."""
-    sources = _full_cells(notebook)
-    names = _record_names(sources)
+    sources = full_cells(notebook)
+    names = record_names(sources)
     if not names:
         return f"{notebook.name}: makes no record"
     full = runtime.scale_name() == "full"

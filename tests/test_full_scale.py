@@ -11,7 +11,7 @@ from lrlib import records
 
 BOOK = Path(__file__).resolve().parents[1] / "book"
 SHAPES = {"mnist": (28, 28), "fashion_mnist": (28, 28), "cifar10": (32, 32, 3)}
-PROGRAMMES = [path for path in sorted(BOOK.glob("*.ipynb")) if records._full_cells(path)]
+PROGRAMMES = [path for path in sorted(BOOK.glob("*.ipynb")) if records.full_cells(path)]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,6 @@ def test_a_programme_runs_without_jupyter_and_records_nothing(notebook, tiny, mo
 
 
 def test_every_record_has_a_programme_that_makes_it():
-    names = {name for path in PROGRAMMES for name in records._record_names(records._full_cells(path))}
+    names = {name for path in PROGRAMMES for name in records.record_names(records.full_cells(path))}
     stored = {path.stem for path in (BOOK.parent / "data" / "records").glob("*.json")}
     assert stored <= names and json.loads((BOOK / "race.ipynb").read_text(encoding="utf-8"))

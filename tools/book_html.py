@@ -8,6 +8,11 @@ import html
 import importlib
 import inspect
 import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from lrlib.claims import CLAIMS, Ledger
 
 LISTING = re.compile(r'(<div class="([^"]*)"><div class="highlight"><pre>)(.*?)(</pre>)', re.DOTALL)
 TAG = re.compile("<[^>]*>")
@@ -15,6 +20,15 @@ BRACKET = re.compile(r'(<span class="p">[^<]*[(\[{]</span>)')
 DEEPEST = 24  # characters: what continues further right would not fit on a phone
 GAP = re.compile(r"(?<=\S) {2,}(?=\S)")
 FORMULA = re.compile(r'(\(?)(<span class="math notranslate nohighlight">[^<]*</span>)([.,;:!?)’”]*)')
+
+FOUND = re.compile(r"<!-- found: ([^>]*) -->")
+FARED = {
+    "holds": "hold",
+    "holds with a condition": "hold under a condition that they do not name",
+    "corrected": "are wrong as they stand and are corrected here",
+    "does not hold": "did not reproduce",
+    "open at scale": "wait for a measurement at scale",
+}
 
 AUTOMODULE = re.compile(r"automodule:: (\S+)")
 MATHS = re.compile(r":math:`([^`]*)`")
@@ -48,8 +62,37 @@ def names(page: str) -> str:
     return "\n".join(rows)
 
 
-def list_names(app, docname: str, source: list[str]) -> None:
-    source[0] = source[0].replace("<!-- names -->", names(source[0]) if "<!-- names -->" in source[0] else "")
+def found(ledger: Ledger, chosen: Sequence[str]) -> str:
+    """In Markdown: how the claims of the five documents fared, and a few of all claims with verdict and answer.
+
+    >>> ledger = Ledger(Path(__file__).parents[1].glob("book/range_test.ipynb"))
+    >>> print(found(ledger, ["J3"])[-32:])
+    {doc}`→ range test <range_test>`
+    """
+    five = [claim.id for claim in CLAIMS.values() if claim.source and not claim.question]
+    counts = Counter(ledger.verdict(claim) for claim in five)
+    words = ", ".join(f"{counts[verdict]} {phrase}" for verdict, phrase in FARED.items())
+    practice = [claim.id for claim in CLAIMS.values() if not claim.source and claim.id not in ledger.open]
+    lines = [
+        f"Of the {len(five)} claims that five widely read documents make of the learning rate, {words}. Of what "
+        f"practice has come to say since, {len(practice)} claims are measured so far. A few of them all:",
+        "",
+    ]
+    for claim in chosen:
+        (place, *_) = ledger.settled[claim]
+        statement, verdict = CLAIMS[claim].statement.rstrip("."), place.verdict
+        where = f"{{doc}}`→ {place.chapter.replace('_', ' ')} <{place.chapter}>`"
+        lines.append(f"- *{statement}*: **{verdict.verdict}**. {verdict.answer} {where}")
+    return "\n".join(lines)
+
+
+def generate(app, docname: str, source: list[str]) -> None:
+    """Put in place what a page asks for in a comment: a table of names, or what the book found."""
+    if "<!-- names -->" in source[0]:
+        source[0] = source[0].replace("<!-- names -->", names(source[0]))
+    if asked := FOUND.search(source[0]):
+        ledger = Ledger(Path(app.srcdir).glob("book/*.ipynb"))
+        source[0] = source[0].replace(asked[0], found(ledger, asked[1].split()))
 
 
 def describe(app, pagename, templatename, context, doctree) -> None:
@@ -116,7 +159,7 @@ def clean(app, pagename, templatename, context, doctree) -> None:
 
 
 def setup(app) -> dict:
-    app.connect("source-read", list_names)
+    app.connect("source-read", generate)
     app.connect("html-page-context", describe)
     app.connect("html-page-context", clean, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -324,8 +324,8 @@ def draw_adamw(lr: float = 0.01, steps: int = 2000) -> None:
         left.bar(np.arange(21) + 0.4 * k - 0.2, 100 * np.array(parts), 0.4, color=lrlib.COLORS[k], label=label)
     left.set(xlabel="start, then the run in twentieths", ylabel="share in the final weights (%)", title="Memory")
     left.legend(fontsize=8)
-    for k, (rate, decay) in enumerate(((0.01, 0.5), (0.02, 0.25), (0.02, 1.0))):
-        size = [0.1]
+    for k, (rate, decay) in enumerate(((0.01, 0.5), (0.02, 0.25), (0.01, 2.0))):
+        size = [0.03]
         for _ in range(steps):
             size.append(((1 - rate * decay) ** 2 * size[-1] ** 2 + rate**2) ** 0.5)
         right.semilogy(size, color=lrlib.COLORS[k], label=f"η = {rate}, λ = {decay}")

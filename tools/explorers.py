@@ -308,8 +308,8 @@ def draw_batch_size() -> None:
     ax.plot(steps, sizes * steps, "o", color=lrlib.COLORS[0], linestyle="none")
     ax.plot(2 * fit.steps_min, 2 * fit.examples_min, "*", color=lrlib.COLORS[2], markersize=15)
     ax.annotate("critical batch", (2 * fit.steps_min, 2 * fit.examples_min), (12, 4), textcoords="offset points")
-    for k, dx in ((0, -40), (12, 10)):
-        ax.annotate(f"B = {sizes[k]:.0f}", (steps[k], sizes[k] * steps[k]), (dx, 8), textcoords="offset points")
+    for k, dx, dy in ((0, -40, 8), (12, 10, -4)):
+        ax.annotate(f"B = {sizes[k]:,.0f}", (steps[k], sizes[k] * steps[k]), (dx, dy), textcoords="offset points")
     ax.set(xscale="log", yscale="log", xlabel="updates to the target", ylabel="examples to the target")
     ax.set_title("Fewer updates or fewer examples: a noisy quadratic, batches from 1 to 4,096")
     figure("batch_size")

@@ -5,6 +5,9 @@
   const LARGEST = 4096;
   const SIZES = LR.range(13, (k) => 2 ** k);
   const LIMIT = 200000; // steps
+  /** 1, 2 and 5 times powers of ten, for an axis of few decades. */
+  const ticks = (min, max) => LR.range(16, (k) => k - 5).flatMap((k) => [1, 2, 5].map((x) => LR.round(x * 10 ** k))).filter((x) => x >= min && x <= max);
+  const axis = (min, max, label) => ({ min, max, label, log: true, ticks: ticks(min, max) });
   const sum = (values) => values.reduce((a, b) => a + b, 0);
 
   const formulas = (LR.formulas.batch_size = {
@@ -63,15 +66,15 @@
     const plots = LR.html("div", { class: "lr-plots" });
     const below = LR.html("div", { class: "lr-plots lr-one" });
     root.append(controls, plots, below);
-    const batch = LR.slider(controls, { key: "batch", label: "batch size B", min: 1, max: LARGEST, log: true, value: 32 }, changed);
+    const batch = LR.slider(controls, { key: "batch", label: "batch size B", min: 1, max: LARGEST, log: true, value: 32, show: (x) => String(Math.round(x)) }, changed);
     const noise = LR.slider(controls, { key: "noise", label: "noise of one example", min: 0.3, max: 30, log: true, value: 10 }, changed);
     const kappa = LR.slider(controls, { key: "condition", label: "condition number κ", min: 3, max: 50, log: true, digits: 2, value: 50 }, changed);
     const share = LR.slider(controls, { key: "target", label: "target, share of the loss", min: 0.05, max: 0.5, log: true, digits: 2, value: 0.1 }, changed);
     LR.button(controls, "Critical batch", () => {
-      batch.value = LR.round(critical, 3);
+      batch.value = Math.round(critical);
       render();
     });
-    const trade = LR.plot(plots, { title: "Updates against examples: drag the point", height: 290, left: 60 });
+    const trade = LR.plot(plots, { title: "Examples and updates: drag", height: 290, left: 60 });
     const rates = LR.plot(plots, { title: "Best rate of the first step", height: 290, left: 56 });
     const curve = LR.plot(below, { title: "Loss against examples: this batch (bold), 1, and the largest (thin)", height: 220, left: 56 });
     const readout = LR.readout(root);
@@ -79,7 +82,7 @@
 
     function render() {
       const problem = formulas.problem(kappa.value, noise.value);
-      const B = batch.value;
+      const B = Math.round(batch.value);
       const start = sum(problem.h.map((x, k) => x * problem.v[k])) / 2;
       const target = share.value * start;
       const paths = SIZES.map((size) => formulas.losses(problem, size, target));
@@ -95,7 +98,7 @@
       const grid = LR.range(97, (k) => 2 ** (k / 8));
       let draw = trade.begin({
         x: { min: steps[steps.length - 1] / 1.5, max: steps[0] * 1.6, log: true, label: "updates to the target" },
-        y: { min: examples[0] / 1.8, max: examples[examples.length - 1] * 1.6, log: true, label: "examples" },
+        y: axis(examples[0] / 1.8, examples[examples.length - 1] * 1.6, "examples"),
         label: `Examples against updates for batches from 1 to ${LARGEST}. At ${LR.show(B)}: ${LR.show(S)} updates, ${LR.show(B * S)} examples.`,
       });
       draw.line(grid.map((size) => fewest + least / size), grid.map((size) => fewest * size + least), "lr-c1");
@@ -108,13 +111,13 @@
         label: "Batch size", x: S, y: B * S, nudge: [0.2 * S, 0.2 * B * S],
         text: `batch ${LR.show(B)}, ${LR.show(S)} updates, ${LR.show(B * S)} examples`,
       }, (x, y) => {
-        batch.value = LR.round(y / x, 3);
+        batch.value = Math.round(y / x);
         render();
       }));
 
       const curveOf = grid.map((size) => formulas.rate(scale, size));
       draw = rates.begin({
-        x: { min: 1, max: LARGEST, log: true, label: "batch size B" }, y: { min: curveOf[0] / 1.5, max: scale[0] * 2, log: true, label: "rate η" },
+        x: { min: 1, max: LARGEST, log: true, label: "batch size B" }, y: axis(curveOf[0] / 1.5, scale[0] * 2, "rate η"),
         label: `The best rate rises with the batch and levels off at ${LR.show(scale[0])}; at ${LR.show(B)} it is ${LR.show(rate)}.`,
       });
       draw.line(grid, grid.map((size) => (scale[0] * size) / scale[1]), "lr-soft lr-dashed");
@@ -125,7 +128,7 @@
       draw.dots([B], [rate], "lr-c2", 6);
 
       draw = curve.begin({
-        x: { min: 1, max: examples[examples.length - 1] * 1.2, log: true, label: "examples" }, y: { min: target / 1.1, max: start * 1.1, log: true, label: "loss" },
+        x: { min: 1, max: examples[examples.length - 1] * 1.2, log: true, label: "examples" }, y: axis(target / 1.1, start * 1.1, "loss"),
         label: `Loss against examples; at batch ${LR.show(B)} the target is reached after ${LR.show(B * S)} examples.`,
       });
       const against = (path, size, css) => draw.line(path.map((_, k) => Math.max(1, k * size)), path, css);

@@ -184,21 +184,26 @@ def test_accumulation_is_the_run_at_the_whole_batch_but_for_batchnorm(task, name
     assert (runs["batch"][0] - runs["batch"][1]).abs().max() > 1e-4
 
 
-def shared(rank, folder, x, y, name, norm):
-    """One of two processes, which takes its half of every batch; returns its weights."""
-    torch.distributed.init_process_group("gloo", init_method=f"{folder}/meeting", rank=rank, world_size=2)
-    torch.set_num_threads(1)
-    model = nn.parallel.DistributedDataParallel(network(norm))
-    optimizer = OPTIMIZERS[name](model.parameters())
-    scheduler = lrlib.ScheduleLR(optimizer, RATE)
-    for rows in ORDER:
-        optimizer.zero_grad()
-        mine = rows.chunk(2)[rank]
-        F.cross_entropy(model(x[mine]), y[mine]).backward()  # averages the gradients of both
-        optimizer.step()
-        scheduler.step()
+CASES = [("SGD", None), ("AdamW", None), ("SGD", "batch")]
+
+
+def shared(rank, meeting, x, y):
+    """One of two processes, which takes its half of every batch; returns its weights at the end of each run."""
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    ends = []
+    for name, norm in CASES:
+        model = nn.parallel.DistributedDataParallel(network(norm))
+        optimizer = OPTIMIZERS[name](model.parameters())
+        scheduler = lrlib.ScheduleLR(optimizer, RATE)
+        for rows in ORDER:
+            optimizer.zero_grad()
+            mine = rows.chunk(2)[rank]
+            F.cross_entropy(model(x[mine]), y[mine]).backward()  # averages the gradients of both
+            optimizer.step()
+            scheduler.step()
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     torch.distributed.destroy_process_group()
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
+    return ends
 
 
 @pytest.mark.skipif(
@@ -207,14 +212,11 @@ def shared(rank, folder, x, y, name, norm):
 )
 def test_two_processes_are_one(task, tmp_path):
     _, x, y, *_ = task
-    for name, norm in (("SGD", None), ("AdamW", None), ("SGD", "batch")):
-        folder = (tmp_path / f"{name}{norm}").resolve()
-        folder.mkdir()
-        with joblib.parallel_config(backend="loky", n_jobs=2):
-            jobs = (joblib.delayed(shared)(rank, folder.as_uri(), x, y, name, norm) for rank in range(2))
-            two = joblib.Parallel(batch_size=1, pre_dispatch="all", timeout=120)(jobs)
-        assert (two[0] == two[1]).all()
+    jobs = (joblib.delayed(shared)(rank, (tmp_path / "meeting").as_uri(), x, y) for rank in range(2))
+    both = joblib.Parallel(n_jobs=2, backend="loky", batch_size=1, pre_dispatch="all", timeout=120)(jobs)
+    for (name, norm), first, second in zip(CASES, *both, strict=True):
+        assert (first == second).all()
         model = network(norm)
         one = trained(model, OPTIMIZERS[name](model.parameters()), x, y, parts=1)
-        apart = (two[0] - one).abs().max()
+        apart = (first - one).abs().max()
         assert apart > 1e-4 if norm else apart < 1e-10

@@ -7,8 +7,9 @@ import pytest
 import rosetta
 
 ROWS = [
-    pytest.param(title, library, line, id=f"{title}-{library}")
-    for title, _, _, lines in rosetta.SCHEDULES
+    pytest.param(title, library, line, measured, id=f"{title}-{library}")
+    for sections, measured in ((rosetta.SCHEDULES, rosetta.rates), (rosetta.OPTIMIZERS, rosetta.remainders))
+    for title, _, _, lines in sections
     for library, line in lines.items()
 ]
 
@@ -23,15 +24,15 @@ def told(title: str, library: str) -> tuple[str, list[str]]:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("title", "library", "line"), ROWS)
-def test_the_page_shows_what_the_line_does(title, library, line):
+@pytest.mark.parametrize(("title", "library", "line", "measured"), ROWS)
+def test_the_page_shows_what_the_line_does(title, library, line, measured):
     try:
         rosetta.names(library)
     except ImportError:
         pytest.skip(f"pip install -r requirements-rosetta.lock to try {library}'s lines")
     shown_line, shown_rates = told(title, library)
     assert shown_line == line
-    for shown, rate in zip(shown_rates, rosetta.rates(library, line), strict=True):
+    for shown, rate in zip(shown_rates, measured(library, line), strict=True):
         if shown == "refuses":
             assert rate is None
         else:

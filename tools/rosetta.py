@@ -1,4 +1,4 @@
-"""The same schedules in six libraries: their lines, and what each line really applies. Writes book/rosetta.md.
+"""The same schedules, and weight decay, in six libraries: their lines, and what each line does. Writes book/rosetta.md.
 
     pip install -r requirements.lock -r requirements-rosetta.lock
     python tools/rosetta.py
@@ -12,6 +12,7 @@ import os
 import sys
 import textwrap
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -165,6 +166,38 @@ SCHEDULES = (
     ),
 )  # fmt: skip
 
+DECAYS = (0.5, 0.05)
+
+# Title, what is asked for, notes, and the line of each library that has one, for a rate of 0.1.
+OPTIMIZERS = (
+    (
+        "Decoupled weight decay",
+        "A decay outside of Adam's division, times the rate: a weight keeps 1 − ηλ.",
+        "A weight of 1, a gradient of zero, one step: the table shows what is left. Keras's `Adam` decays as its "
+        "`AdamW` does, unlike PyTorch's. The defaults differ: 0.01 in PyTorch, 0.0001 in optax, 0.004 in Keras's "
+        "`AdamW`, 0 in timm. timm leaves out biases and scales of norms, if it is given the model. transformers' "
+        "`Trainer` uses PyTorch's. {doc}`adamw` says what to choose.",
+        {
+            "lrlib": "lrlib.AdamW(weight_decay=decay).optimizer([weight], lr=0.1)",
+            "PyTorch": "torch.optim.AdamW([weight], lr=0.1, weight_decay=decay)",
+            "optax": "optax.adamw(0.1, weight_decay=decay)",
+            "timm": 'timm.optim.create_optimizer_v2([weight], "adamw", lr=0.1, weight_decay=decay)',
+            "Keras": "keras.optimizers.Adam(0.1, weight_decay=decay)",
+        },
+    ),
+    (
+        "L2 in the gradient",
+        "The same step, where Adam divides the decay like any gradient: it takes the whole rate away, whatever λ is.",
+        "",
+        {
+            "lrlib": "lrlib.Adam(weight_decay=decay).optimizer([weight], lr=0.1)",
+            "PyTorch": "torch.optim.Adam([weight], lr=0.1, weight_decay=decay)",
+            "optax": "optax.chain(optax.add_decayed_weights(decay), optax.adam(0.1))",
+            "timm": 'timm.optim.create_optimizer_v2([weight], "adam", lr=0.1, weight_decay=decay)',
+        },
+    ),
+)  # fmt: skip
+
 
 def names(library: str) -> dict:
     """What a line of a library may use, besides `optimizer`; ImportError where it is not installed."""
@@ -209,6 +242,33 @@ def rates(library: str, line: str) -> list[float | None]:
     return [values[t] if t < len(values) else None for t in STEPS]
 
 
+def left(library: str, line: str, decay: float) -> float:
+    """What one step of a line's optimizer leaves of a weight of 1 whose gradient is zero."""
+    names(library)  # makes ready, or says what is missing
+    module = {"lrlib": lrlib, "PyTorch": torch}.get(library) or importlib.import_module(MODULES[library])
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    known = {"torch": torch, module.__name__: module, "weight": weight, "decay": decay}
+    if library == "timm":
+        importlib.import_module("timm.optim")
+    optimizer = eval(line, known)
+    if library == "optax":
+        jnp = importlib.import_module("jax.numpy")
+        one, zero = jnp.ones((2, 2)), jnp.zeros((2, 2))
+        return float(module.apply_updates(one, optimizer.update(zero, optimizer.init(one), one)[0])[0, 0])
+    if library == "Keras":
+        one = module.Variable(weight.detach().numpy())
+        optimizer.build([one])
+        optimizer.apply([module.ops.zeros((2, 2))], [one])
+        return float(one.numpy()[0, 0])
+    weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    return weight[0, 0].item()
+
+
+def remainders(library: str, line: str) -> list[float]:
+    return [left(library, line, decay) for decay in DECAYS]
+
+
 def shown(value: float | None) -> str:
     """Four digits; what is nearer to zero than rounding can tell is 0."""
     if value is None:
@@ -216,10 +276,10 @@ def shown(value: float | None) -> str:
     return "0" if abs(value) < 1e-9 else f"{value:.4g}"
 
 
-def section(title: str, asked: str, note: str, lines: dict[str, str]) -> str:
-    head = "| library | " + " | ".join(f"step {t}" for t in STEPS) + " |\n" + "| --- " * (len(STEPS) + 1) + "|\n"
+def section(title: str, asked: str, note: str, lines: dict[str, str], columns: list[str], measured: Callable) -> str:
+    head = f"| library | {' | '.join(columns)} |\n" + "| --- " * (len(columns) + 1) + "|\n"
     rows = "".join(
-        f"| {library} | " + " | ".join(map(shown, rates(library, line))) + " |\n" for library, line in lines.items()
+        f"| {library} | " + " | ".join(map(shown, measured(library, line))) + " |\n" for library, line in lines.items()
     )
     code = "\n".join(f"{library + ':':14}{line}" for library, line in lines.items())
     missing = [library for library in LIBRARIES if library not in lines]
@@ -236,7 +296,8 @@ schedule that is run too long stays, rises again, or refuses.
 
 Lines of PyTorch, timm and transformers take an `optimizer` that was made with a rate of 0.1; call their `step` once an
 update. optax's and Keras's are functions of the step that the optimizer takes as its rate, like lrlib's in
-`ScheduleLR(optimizer, schedule)`. optax and Keras compute in single precision.
+`ScheduleLR(optimizer, schedule)`. optax and Keras compute in single precision. The last two tables do the same for
+weight decay.
 
 """
 
@@ -246,7 +307,12 @@ def main() -> int:
     for library, module in MODULES.items():
         names(library)
         versions.append(f"{library} {importlib.import_module(module).__version__}")
-    text = INTRODUCTION + "".join(section(*schedule) for schedule in SCHEDULES)
+    text = INTRODUCTION
+    for schedule in SCHEDULES:
+        text += section(*schedule, [f"step {t}" for t in STEPS], rates)
+    text += "(rosetta-decay)=\n"
+    for optimizer in OPTIMIZERS:
+        text += section(*optimizer, [f"λ = {decay}" for decay in DECAYS], remainders)
     PAGE.write_text(text + f"Versions: {', '.join(versions)}.\n", encoding="utf-8")
     return 0
 

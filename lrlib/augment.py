@@ -112,7 +112,7 @@ class Augmentation(Callback):
         batch_size = _check.integer("batch_size", batch_size, 1, len(data.x_train))
         super().__init__(every=len(data.x_train) // batch_size)
         self._alternate = _check.choice("mirror", mirror, (True, False, "alternate")) == "alternate"
-        self._original, self._mirror, self._options = data.x_train, mirror, options
+        self._original, self._mirror, self._options = data.x_train, bool(mirror), options
         self._generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0))
         if self._alternate:
             self._first = torch.randint(2, (len(data.x_train),), generator=self._generator) == 1

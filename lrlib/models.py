@@ -260,10 +260,10 @@ class _ShiftNorm(nn.BatchNorm2d):
         self.weight.requires_grad_(False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.training:
+        if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         mean, var, shift = self.running_mean, self.running_var, self.factor * self.bias
-        return F.batch_norm(x, mean, var, self.weight, shift, self.training, self.momentum, self.eps)
+        return F.batch_norm(x, mean, var, self.weight, shift, self.training, self.momentum or 0.0, self.eps)
 
 
 class _Scaled(nn.Linear):

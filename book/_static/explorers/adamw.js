@@ -54,7 +54,7 @@
     const below = LR.html("div", { class: "lr-plots" });
     root.append(controls, plots, below);
     const eta = LR.slider(controls, { key: "rate", label: "peak rate η", ...RATE, log: true, value: 1e-3 }, changed);
-    const lambda = LR.slider(controls, { key: "decay", label: "weight decay λ", ...DECAY, log: true, value: 0.1 }, changed);
+    const lambda = LR.slider(controls, { key: "decay", label: "weight decay λ", ...DECAY, log: true, value: 0.3 }, changed);
     const horizon = LR.slider(controls, {
       key: "steps", label: "steps T", min: 100, max: 100000, log: true, digits: 2, value: 10000, show: (x) => Math.round(x).toLocaleString("en"),
     }, changed);

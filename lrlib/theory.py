@@ -4,9 +4,9 @@ Let :math:`L` be convex with a minimum at :math:`\theta^*`, its gradients at mos
 mean square at most :math:`G^2`), and :math:`D = \|\theta_0 - \theta^*\|`. After T updates with the rates
 :math:`\eta_0, \dots, \eta_{T-1}`, and for any :math:`\eta_T > 0`, the rate of an update that is not made,
 
-.. math:: \mathbb E\,L(\theta_T) - L(\theta^*) \le \frac{D^2}{2 S_0} + \frac{G^2}{2} C, \qquad
-          C = \frac{Q_0}{S_0} + \sum_{k=0}^{T-1} \frac{\eta_k}{S_{k+1}} \frac{Q_k}{S_k}, \qquad
-          S_k = \sum_{t=k}^{T} \eta_t, \quad Q_k = \sum_{t=k}^{T} \eta_t^2 .
+.. math:: \mathbb E\,L(\theta_T) - L(\theta^*) \le \frac{D^2}{2 A_0} + \frac{G^2}{2} C, \qquad
+          C = \frac{Q_0}{A_0} + \sum_{k=0}^{T-1} \frac{\eta_k}{A_{k+1}} \frac{Q_k}{A_k}, \qquad
+          A_k = \sum_{t=k}^{T} \eta_t, \quad Q_k = \sum_{t=k}^{T} \eta_t^2 .
 
 Source: Defazio et al. (2023), arXiv 2310.07831, and Schaipp et al. (2025), arXiv 2501.18965. They count the rate of the
 last gradient as one of the schedule; here it is free, and the best is taken. The chapter `schedule_theory` proves it.
@@ -27,7 +27,7 @@ RANGE = 1e12  # how far below the largest rate the last one is looked for
 
 
 def bound_terms(rates: ArrayLike) -> tuple[float, float]:
-    r"""The two numbers that the bound takes from the rates: :math:`S_0`, their sum, and :math:`C`, a rate too.
+    r"""The two numbers that the bound takes from the rates: :math:`A_0`, their sum, and :math:`C`, a rate too.
 
     Args:
         rates: :math:`\eta_0, \dots, \eta_T`, a vector of finite numbers >= 0, the last one > 0.
@@ -42,8 +42,8 @@ def bound_terms(rates: ArrayLike) -> tuple[float, float]:
     eta = np.asarray(rates, dtype=np.float64)
     if eta.ndim != 1 or not eta.size or not (np.isfinite(eta).all() and eta.min() >= 0 < eta[-1]):
         raise ValueError(f"rates={rates!r}: must be a vector of finite numbers >= 0, the last one > 0")
-    S, Q = (np.cumsum(values[::-1])[::-1] for values in (eta, eta**2))
-    return float(S[0]), float(Q[0] / S[0] + np.sum(eta[:-1] / S[1:] * Q[:-1] / S[:-1]))
+    A, Q = (np.cumsum(values[::-1])[::-1] for values in (eta, eta**2))
+    return float(A[0]), float(Q[0] / A[0] + np.sum(eta[:-1] / A[1:] * Q[:-1] / A[:-1]))
 
 
 def last_iterate_bound(schedule: Schedule, steps: int, distance: float = 1.0, gradient: float = 1.0) -> float:
@@ -72,8 +72,8 @@ def last_iterate_bound(schedule: Schedule, steps: int, distance: float = 1.0, gr
     distance, gradient = _check.positive("distance", distance), _check.positive("gradient", gradient)
 
     def bound(last: float) -> float:
-        S, C = bound_terms(np.append(rates, last))
-        return distance**2 / (2 * S) + gradient**2 * C / 2
+        A, C = bound_terms(np.append(rates, last))
+        return distance**2 / (2 * A) + gradient**2 * C / 2
 
     return bound(_best_last(bound, (rates.max(), distance / gradient)))
 
@@ -81,9 +81,9 @@ def last_iterate_bound(schedule: Schedule, steps: int, distance: float = 1.0, gr
 def predicted_peak(schedule: Schedule, steps: int, distance: float = 1.0, gradient: float = 1.0) -> float:
     r"""The peak, that is the highest rate of the run, at which the bound of a schedule of this shape is lowest.
 
-    With the terms :math:`S_0` and :math:`C` of the shape with peak 1,
+    With the terms :math:`A_0` and :math:`C` of the shape with peak 1,
 
-    .. math:: \eta = \frac{D}{G \sqrt{S_0 C}}, \qquad \text{where the bound is } D\,G \sqrt{C / S_0} .
+    .. math:: \eta = \frac{D}{G \sqrt{A_0 C}}, \qquad \text{where the bound is } D\,G \sqrt{C / A_0} .
 
     Args:
         schedule: the shape; its own peak does not matter.
@@ -110,11 +110,11 @@ def predicted_peak(schedule: Schedule, steps: int, distance: float = 1.0, gradie
     shape = rates / rates.max()
 
     def at_best_peak(last: float) -> float:
-        S, C = bound_terms(np.append(shape, last))
-        return C / S
+        A, C = bound_terms(np.append(shape, last))
+        return C / A
 
-    S, C = bound_terms(np.append(shape, _best_last(at_best_peak, (1.0,))))
-    return distance / (gradient * math.sqrt(S * C))
+    A, C = bound_terms(np.append(shape, _best_last(at_best_peak, (1.0,))))
+    return distance / (gradient * math.sqrt(A * C))
 
 
 def _rates(schedule: Schedule, steps: int) -> np.ndarray:

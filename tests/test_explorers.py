@@ -24,6 +24,7 @@ NAMES = (
     "range_test",
     "finder",
     "schedules",
+    "schedule_theory",
     "exponential",
     "adamw",
     "hill_climbing",
@@ -121,6 +122,51 @@ def test_momentum_names_the_regime_by_the_roots(page, draw):
     for a, beta in zip(curvatures, critical, strict=True):
         assert abs(np.diff(np.roots([1, -(1 + beta - a), beta]))).max() < 1e-6
         assert page.evaluate("([a, b]) => LR.formulas.momentum.regime(a, b, 1e-9)", [a, beta]) == "critical"
+
+
+def test_schedule_theory_is_lrlibs(page, draw):
+    drawings = [
+        np.linspace(1, 0, 21),
+        np.ones(21),
+        np.r_[np.zeros(5), np.ones(6), np.zeros(10)],
+        *draw.random((30, 21)),
+    ]
+    cases = [[heights.tolist()] for heights in drawings]
+    for (heights,), rates in zip(cases, call(page, "schedule_theory", "rates", cases), strict=True):
+        np.testing.assert_allclose(rates, np.interp(np.arange(100), np.arange(0, 101, 5), heights), **CLOSE)
+        (bound, peak), terms = (
+            call(page, "schedule_theory", "best", [[rates]])[0],
+            call(page, "schedule_theory", "terms", [[[*rates, 0.1]]])[0],
+        )
+        np.testing.assert_allclose(terms, lrlib.bound_terms([*rates, 0.1]), **CLOSE)
+        shape = lrlib.scale(lrlib.Schedule.from_table(rates), 1 / max(rates))
+        expected = lrlib.predicted_peak(shape, 100)
+        assert math.isclose(peak, expected, rel_tol=1e-6)
+        lowest = lrlib.last_iterate_bound(lrlib.scale(shape, expected), 100)
+        assert math.isclose(bound, lowest, rel_tol=1e-9)
+
+
+def test_a_schedule_is_drawn_by_pen_and_by_keys(page):
+    explorer = page.locator("#explorer-schedule_theory")
+    explorer.scroll_into_view_if_needed()
+    readout = explorer.locator(".lr-readout")
+    explorer.get_by_role("button", name="Line", exact=True).click()
+    assert "is 1 times the line's" in readout.text_content()
+    box = explorer.locator("svg").first.bounding_box()
+    y = box["y"] + box["height"] * 0.5
+    page.mouse.move(box["x"] + box["width"] * 0.7, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.93, y, steps=5)
+    page.mouse.up()
+    drawn = readout.text_content()
+    assert "is 1 times" not in drawn
+    dot = explorer.locator(".lr-handle").first
+    dot.focus()
+    page.keyboard.press("ArrowLeft")
+    assert readout.text_content() == drawn
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert readout.text_content() != drawn
 
 
 def test_the_edge_is_descent_by_torch(page, draw):

@@ -335,6 +335,32 @@ def draw_adamw(lr: float = 0.01, steps: int = 2000) -> None:
     figure("adamw")
 
 
+def draw_schedule_theory(steps: int = 100) -> None:
+    """A schedule as one might draw it beside three known ones, with bounds and predicted peaks."""
+    t = np.arange(steps)
+    shapes = {
+        "by hand": lrlib.Schedule.from_table(
+            np.where(t < 0.6 * steps, 1.0, np.maximum(0.1, 1 - 2.6 * (t / steps - 0.6)))
+        ),
+        "constant": lrlib.constant(1.0),
+        "cosine": lrlib.cosine(1.0, T_max=steps),
+        "line": lrlib.polynomial(1.0, total_iters=steps),
+    }
+    peaks = {name: lrlib.predicted_peak(shape, steps) for name, shape in shapes.items()}
+    bounds = {name: lrlib.last_iterate_bound(lrlib.scale(shape, peaks[name]), steps) for name, shape in shapes.items()}
+    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(7.2, 2.8), width_ratios=(1.6, 1, 1))
+    for k, (name, shape) in enumerate(shapes.items()):
+        left.plot(t, shape(t), color=lrlib.COLORS[k], linestyle=lrlib.DASHES[k], label=name)
+        middle.barh(name, bounds[name] / bounds["line"], color=lrlib.COLORS[k])
+        right.barh(name, peaks[name] / peaks["constant"], color=lrlib.COLORS[k])
+    left.set(xlabel="step t", ylabel="rate / peak", ylim=(0, 1.05))
+    middle.set(xlabel="bound / line's")
+    right.set(xlabel="peak / constant's", yticks=[])
+    middle.invert_yaxis()
+    right.invert_yaxis()
+    figure("schedule_theory")
+
+
 def draw_scanner() -> None:
     path = ROOT / "data" / "images" / f"{PICTURES[0]}.png"
     schedule = lrlib.image_schedule(path, num_steps=900)
@@ -361,6 +387,7 @@ def main() -> None:
     draw_adamw()
     draw_hill_climbing()
     draw_batch_size()
+    draw_schedule_theory()
     draw_scanner()
 
 

@@ -63,7 +63,7 @@
     let cursor = KNOTS >> 1;
     let before = null; // where the pen was
 
-    const buttons = LR.html("div", { class: "lr-tools lr-left" });
+    const buttons = LR.html("div", { class: "lr-presets" });
     root.append(buttons);
     for (const { text, heights: made } of Object.values(shapes)) {
       LR.button(buttons, text, () => {

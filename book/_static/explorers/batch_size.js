@@ -108,7 +108,7 @@
       draw.note(steps[0], examples[0], "B = 1", "", "end", -2, -9);
       draw.note(steps[12], examples[12], `B = ${LARGEST}`, "", "start", 9, 8);
       draw.front.append(LR.handle(trade, {
-        label: "Batch size", x: S, y: B * S, nudge: [0.2 * S, 0.2 * B * S],
+        label: "Batch size", x: S, y: B * S, nudge: [0.5 * S, Math.max(0.25 * B, 1) * S],
         text: `batch ${LR.show(B)}, ${LR.show(S)} updates, ${LR.show(B * S)} examples`,
       }, (x, y) => {
         batch.value = Math.round(y / x);

@@ -11,6 +11,7 @@ unless said otherwise.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -329,6 +330,13 @@ class Lion(Rule):
         return now["lr"] * (step + now["weight_decay"] * p)
 
 
+_SCALINGS: dict[str, Callable[[int, int], float]] = {
+    "original": lambda rows, columns: math.sqrt(max(1.0, rows / columns)),
+    "match_rms_adamw": lambda rows, columns: 0.2 * math.sqrt(max(rows, columns)),
+    "spectral": lambda rows, columns: math.sqrt(rows / columns),
+}
+
+
 @dataclass(frozen=True)
 class Muon(AdamW):
     r"""Momentum whose matrices are made orthogonal before each step; vectors take :class:`AdamW`'s step.
@@ -339,12 +347,15 @@ class Muon(AdamW):
        \theta_{t+1} &= (1 - \eta_t\lambda)\,\theta_t - \eta_t\, s\,\operatorname{msign}(N_t),
 
     where :math:`\operatorname{msign}(U S V^\top) \approx U V^\top` comes from five steps of the Newton-Schulz iteration
-    :math:`X \leftarrow aX + (bA + cA^2)X`, :math:`A = XX^\top`, and :math:`s = \sqrt{\max(1, n/m)}`.
+    :math:`X \leftarrow aX + (bA + cA^2)X`, :math:`A = XX^\top`, and s is the chosen scaling.
 
     Args:
         momentum: :math:`\mu`, in [0, 1).
         weight_decay: :math:`\lambda`, >= 0, of both.
         betas, eps: of AdamW's step.
+        adjust_lr_fn: "original" for :math:`s = \sqrt{\max(1, n/m)}`; "match_rms_adamw" for
+            :math:`s = 0.2 \sqrt{\max(n, m)}`, with which a step has about the RMS of one of AdamW at the same rate; or
+            "spectral" for :math:`s = \sqrt{n/m}`, which torch does not have.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -363,7 +374,12 @@ class Muon(AdamW):
 
     momentum: Setting = 0.95
     weight_decay: Setting = 0.1
+    adjust_lr_fn: str = "original"
     allowed = {**AdamW.allowed, "momentum": _check.below_one}
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check.choice("adjust_lr_fn", self.adjust_lr_fn, tuple(_SCALINGS))
 
     def start(self, p):
         return super().start(p) if p.ndim < 3 else {"momentum_buffer": torch.zeros_like(p)}
@@ -373,8 +389,7 @@ class Muon(AdamW):
             return super().direction(g, p, state, now)
         buffer = state["momentum_buffer"].mul_(now["momentum"]).add_((1 - now["momentum"]) * g)
         matrix = ((1 - now["momentum"]) * g + now["momentum"] * buffer).flatten(2)
-        rows, columns = matrix.shape[1:]
-        return math.sqrt(max(1.0, rows / columns)) * orthogonalised(matrix).view_as(p)
+        return _SCALINGS[self.adjust_lr_fn](*matrix.shape[1:]) * orthogonalised(matrix).view_as(p)
 
 
 def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:

@@ -126,18 +126,30 @@ def test_a_rule_equals_torchs(name):
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon to compare with")
-def test_muon_moves_matrices_as_torch_does_in_bfloat16():
+@pytest.mark.parametrize("scaling", ["original", "match_rms_adamw"])
+def test_muon_moves_matrices_as_torch_does_in_bfloat16(scaling):
     generator = torch.Generator().manual_seed(0)
     for shape in ((6, 20), (20, 6), (8, 8)):
         ours, theirs = (nn.Parameter(torch.zeros(shape)) for _ in range(2))
-        rule = lrlib.Muon(weight_decay=0.1).optimizer([ours], lr=0.02)
-        torchs = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1)
+        rule = lrlib.Muon(weight_decay=0.1, adjust_lr_fn=scaling).optimizer([ours], lr=0.02)
+        torchs = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, adjust_lr_fn=scaling)
         for _ in range(20):
             ours.grad = torch.randn(shape, generator=generator)
             theirs.grad = ours.grad.clone()
             rule.step()
             torchs.step()
         assert (ours - theirs).norm() < 0.03 * theirs.norm()
+
+
+def test_muons_spectral_scaling_is_the_root_of_outputs_over_inputs():
+    for shape in ((6, 20), (20, 6), (8, 8)):
+        plain, scaled = (nn.Parameter(torch.zeros(shape)) for _ in range(2))
+        gradient = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        for p, scaling in ((plain, "original"), (scaled, "spectral")):
+            p.grad = gradient.clone()
+            lrlib.Muon(adjust_lr_fn=scaling).optimizer([p], lr=1.0).step()
+        factor = (shape[0] / shape[1]) ** 0.5
+        torch.testing.assert_close(scaled.data, plain.data * factor / max(1.0, factor))
 
 
 def test_numbers_of_a_rule_may_differ_by_replica_and_step():

@@ -355,6 +355,7 @@ BAD = [
     (lrlib.AdamW, {"weight_decay": float("inf")}),
     *((lrlib.Lion, wrong) for wrong in ({"betas": (0.9, 1.0)}, {"betas": (-0.1, 0.9)}, {"weight_decay": -1.0})),
     (lrlib.Muon, {"momentum": -0.5}),
+    (lrlib.Muon, {"adjust_lr_fn": "muP"}),
     (lrlib.FTRLProximal, {"beta": 0.0}),
     (lrlib.FTRLProximal, {"l1": -1.0}),
     (lrlib.FTRLProximal, {"l2": -1.0}),

@@ -1,6 +1,5 @@
 """The programme of every chapter at full scale, run without Jupyter on tiny files of the real format."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 
 from lrlib import records
+from lrlib.rehearsal import rehearsing
 
 BOOK = Path(__file__).resolve().parents[1] / "book"
 SHAPES = {"mnist": (28, 28), "fashion_mnist": (28, 28), "cifar10": (32, 32, 3)}
@@ -28,6 +28,7 @@ def tiny(tmp_path_factory):
     return folder
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy, on pictures that are soon learnt by heart
 @pytest.mark.parametrize("notebook", PROGRAMMES, ids=lambda path: path.stem)
 def test_a_programme_runs_without_jupyter_and_records_nothing(notebook, tiny, monkeypatch):
     monkeypatch.setenv("LRLIB_SCALE", "small")
@@ -35,11 +36,12 @@ def test_a_programme_runs_without_jupyter_and_records_nothing(notebook, tiny, mo
     for module in ("IPython", "ipykernel", "nbformat", "nbclient"):
         monkeypatch.setitem(sys.modules, module, None)
     before = {path: path.read_bytes() for path in (BOOK.parent / "data" / "records").glob("*")}
-    assert records.run_notebook(notebook) == f"{notebook.name}: ran at small scale"
+    with rehearsing():  # the first updates of each run: that the cells can run is shown, not that they train
+        assert records.run_notebook(notebook) == f"{notebook.name}: ran at small scale"
     assert before == {path: path.read_bytes() for path in (BOOK.parent / "data" / "records").glob("*")}
 
 
 def test_every_record_has_a_programme_that_makes_it():
     names = {name for path in PROGRAMMES for name in records.record_names(records.full_cells(path))}
     stored = {path.stem for path in (BOOK.parent / "data" / "records").glob("*.json")}
-    assert stored <= names and json.loads((BOOK / "race.ipynb").read_text(encoding="utf-8"))
+    assert stored and stored <= names

@@ -266,6 +266,10 @@ def draw_exponential() -> None:
     figure("exponential")
 
 
+def half_square(h: torch.Tensor, theta: torch.Tensor, minimum: torch.Tensor) -> float:
+    return (h * (theta - minimum) ** 2).sum().item() / 2
+
+
 def draw_hill_climbing(epsilon: float = 0.2, noise: float = 0.5, steps: int = 200) -> None:
     h, draws = torch.tensor([0.1, 1.0]), noise * torch.randn(2, steps, 2, generator=torch.Generator().manual_seed(0))
     fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2))
@@ -275,16 +279,16 @@ def draw_hill_climbing(epsilon: float = 0.2, noise: float = 0.5, steps: int = 20
         rates = []
         for own, judge in zip(draws[0], judges, strict=True):
             theta.grad = h * (theta.detach() - own)
-            optimizer.step(lambda theta=theta, judge=judge: (h * (theta - judge) ** 2).sum() / 2)
+            optimizer.step(functools.partial(half_square, h, theta, judge))
             rates.append(optimizer.param_groups[0]["applied_lr"])
         right.semilogy(rates, color=lrlib.COLORS[color], label=f"judged by {name}")
-    rates, start = np.geomspace(0.02, 3, 200), torch.tensor([4.0, 1.5])
+    tried, start = np.geomspace(0.02, 3, 200), torch.tensor([4.0, 1.5])
     gradient = h * (start - draws[0, 0])
 
     def phi(values):
-        return [(h * (start - rate * gradient - draws[0, 0]) ** 2).sum().item() / 2 for rate in values]
+        return [half_square(h, start - rate * gradient, draws[0, 0]) for rate in values]
 
-    left.semilogx(rates, phi(rates), label="φ(η)")
+    left.semilogx(tried, phi(tried), label="φ(η)")
     for rate in (0.3, 2.0):
         pair = [0.7 * rate, 1.3 * rate]
         left.plot(pair, phi(pair), "o-", color=lrlib.COLORS[1], lw=2)
@@ -300,9 +304,9 @@ def draw_batch_size() -> None:
     sizes = 2.0 ** np.arange(13)
     steps = []
     for size in sizes:
-        _, losses = lrlib.noisy_descent(h, 1 / h, 10 * h, size, target)
+        _, losses = lrlib.noisy_descent(h.tolist(), (1 / h).tolist(), (10 * h).tolist(), size, target)
         steps.append(len(losses) - 2 + np.log(losses[-2] / target) / np.log(losses[-2] / losses[-1]))
-    fit, grid = lrlib.critical_batch_size(sizes, steps), np.geomspace(1, 4096, 200)
+    fit, grid = lrlib.critical_batch_size(sizes.tolist(), steps), np.geomspace(1, 4096, 200)
     fig, ax = plt.subplots(figsize=(7.2, 3.4))
     ax.plot(fit.steps(grid), fit.examples(grid), linestyle="-")
     ax.plot(steps, sizes * steps, "o", color=lrlib.COLORS[0], linestyle="none")

@@ -24,22 +24,32 @@ def _total(parts: list[torch.Tensor]) -> torch.Tensor:
     return torch.stack([part.flatten(1).sum(1).double() for part in parts]).sum(0)
 
 
+def _none(name: str, value: float) -> None:
+    if value != 0:
+        raise ValueError(f"{name}={value!r}: must be 0, as this rule has no weight decay")
+
+
 @dataclass(frozen=True)
 class _Estimating(Adam):
     joint = True
     weight_decay: Setting = 0.0
     d0: Setting = 1e-6
-    allowed = {**Adam.allowed, "d0": _check.positive, "weight_decay": lambda name, value: _none(name, value)}
+    allowed = {**Adam.allowed, "d0": _check.positive}
 
     def start(self, p):
         numbers = {"ratio": torch.ones, "top": torch.zeros}  # d / d₀, and the numerator of its estimate
         scalars = {name: make(len(p), dtype=torch.float64, device=p.device) for name, make in numbers.items()}
         return super().start(p) | scalars | {"s": torch.zeros_like(p)}
 
-
-def _none(name: str, value: float) -> None:
-    if value != 0:
-        raise ValueError(f"{name}={value!r}: must be 0, as this rule has no weight decay")
+    @staticmethod
+    def raised(states: list[dict], top: torch.Tensor, factor) -> torch.Tensor:
+        """The new d / d₀, the old one or top / (factor times the length of s), whichever is larger; kept with `top`."""
+        length, ratio = _total([s["s"].abs() for s in states]), states[0]["ratio"]
+        new = torch.where(length > 0, torch.maximum(ratio, top / (factor * length)), ratio)
+        for s in states:
+            s["ratio"].copy_(new)
+            s["top"].copy_(top)
+        return new
 
 
 @dataclass(frozen=True)
@@ -48,14 +58,15 @@ class Prodigy(_Estimating):
 
     .. math:: r_t &= \tilde\beta\, r_{t-1} + \gamma\, d_t^2\, \langle g_t, \theta_0 - \theta_t \rangle, \qquad
        s_t = \tilde\beta\, s_{t-1} + \gamma\, d_t^2\, g_t, \\
-       d_{t+1} &= \max(d_t,\ r_t / \lVert s_t \rVert_1), \qquad
-       \theta_{t+1} = \theta_t - \gamma\, d_t\, \frac{m_t}{\sqrt{v_t} + d_{t+1}\epsilon}
+       d_{t+1} &= \max(d_t,\ r_t / \lVert s_t \rVert_1), \\
+       \theta_{t+1} &= \theta_t - \gamma\, d_t \Big( \frac{m_t}{\sqrt{v_t} + d_{t+1}\epsilon} + \lambda\, \theta_t \Big)
 
     with :math:`m_t` and :math:`v_t` as in Adam, of the gradients :math:`d_t g_t` and without the correction of their
     start, :math:`\tilde\beta = \sqrt{\beta_2}`, and :math:`\gamma` from the schedule, usually 1.
 
     Args:
         betas, eps: as of :class:`~lrlib.Adam`.
+        weight_decay: :math:`\lambda` >= 0, decoupled.
         d0: the first estimate, > 0; it can only rise.
 
     Raises:
@@ -88,15 +99,12 @@ class Prodigy(_Estimating):
             s["exp_avg"].mul_(own["betas[0]"]).add_(_shaped(d * (1 - beta1), g) * g)
             s["exp_avg_sq"].mul_(own["betas[1]"]).add_(_shaped(d * d * (1 - beta2), g) * g * g)
             s["s"].mul_(own["betas[1]"] ** 0.5).add_(_shaped(ratio * d * gamma, g) * g)
-        length = _total([s["s"].abs() for s in states])
-        new = torch.where(length > 0, torch.maximum(ratio, top / length / d0), ratio)
-        for s in states:
-            s["ratio"].copy_(new)
-            s["top"].copy_(top)
-        return [
-            _shaped(d * gamma, g) * s["exp_avg"] / (s["exp_avg_sq"].sqrt() + _shaped(d0 * new * now.settings["eps"], g))
-            for g, s in zip(gradients, states, strict=True)
-        ]
+        eps = d0 * self.raised(states, top, d0) * now.settings["eps"]
+        moves = []
+        for p, s in zip(params, states, strict=True):
+            step = s["exp_avg"] / (s["exp_avg_sq"].sqrt() + _shaped(eps, p)) + now.like(p)["weight_decay"] * p
+            moves.append(_shaped(d * gamma, p) * step)
+        return moves
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,8 @@ class DAdaptAdam(_Estimating):
         3.162
     """
 
+    allowed = {**_Estimating.allowed, "weight_decay": _none}
+
     def moves(self, gradients, params, states, now):
         first, d0 = states[0], now.settings["d0"]
         beta1, beta2 = now.settings["betas[0]"], now.settings["betas[1]"]
@@ -142,12 +152,7 @@ class DAdaptAdam(_Estimating):
             s["exp_avg_sq"].mul_(own["betas[1]"]).add_((1 - own["betas[1]"]) * g * g)
             s["s"].mul_(own["betas[1]"] ** 0.5).add_(_shaped(step * (1 - slow), g) * g)
         top = slow * first["top"] + (1 - slow) * step * _total(pulls)
-        length = _total([s["s"].abs() for s in states])
-        found = torch.maximum(first["ratio"], top / ((1 - slow) * length * d0))
-        new = torch.where(length > 0, found, first["ratio"])
-        for s in states:
-            s["ratio"].copy_(new)
-            s["top"].copy_(top)
+        self.raised(states, top, (1 - slow) * d0)
         return [s["exp_avg"] / (s["exp_avg_sq"].sqrt() + now.like(s["s"])["eps"]) for s in states]
 
 

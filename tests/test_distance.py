@@ -13,6 +13,7 @@ pytorch_optimizer = pytest.importorskip("pytorch_optimizer")
 PAIRS = {
     "Prodigy": (lrlib.Prodigy, pytorch_optimizer.Prodigy, 1.0, {}),
     "Prodigy, from far": (lrlib.Prodigy, pytorch_optimizer.Prodigy, 0.3, {"d0": 1e-2, "betas": (0.8, 0.99)}),
+    "Prodigy, decay": (lrlib.Prodigy, pytorch_optimizer.Prodigy, 1.0, {"weight_decay": 0.1, "d0": 1e-3}),
     "DAdaptAdam": (lrlib.DAdaptAdam, pytorch_optimizer.DAdaptAdam, 1.0, {}),
     "DAdaptAdam, from far": (lrlib.DAdaptAdam, pytorch_optimizer.DAdaptAdam, 2.0, {"d0": 1e-3, "betas": (0.8, 0.99)}),
     "ScheduleFreeAdamW": (lrlib.ScheduleFreeAdamW, pytorch_optimizer.ScheduleFreeAdamW, 0.01, {}),
@@ -65,6 +66,7 @@ def test_a_rate_that_warms_up_weighs_the_average_as_the_package_does():
     ("make", "message"),
     [
         (lambda: lrlib.Prodigy(d0=0.0), "d0=0.0"),
+        (lambda: lrlib.Prodigy(weight_decay=-0.1), "weight_decay=-0.1"),
         (lambda: lrlib.DAdaptAdam(weight_decay=0.1), "weight_decay=0.1"),
         (lambda: lrlib.ScheduleFreeAdamW(betas=(0.0, 0.9)), r"betas\[0\]=0.0"),
     ],

@@ -72,10 +72,11 @@ def found(ledger: Ledger, chosen: Sequence[str]) -> str:
     five = [claim.id for claim in CLAIMS.values() if claim.source and not claim.question]
     counts = Counter(ledger.verdict(claim) for claim in five)
     words = ", ".join(f"{counts[verdict]} {phrase}" for verdict, phrase in FARED.items())
-    practice = [claim.id for claim in CLAIMS.values() if not claim.source and claim.id not in ledger.open]
+    unsettled = ("open", "open at scale")
+    practice = [c.id for c in CLAIMS.values() if not c.source and ledger.verdict(c.id) not in unsettled]
     lines = [
         f"Of the {len(five)} claims that five widely read documents make of the learning rate, {words}. Of what "
-        f"practice has come to say since, {len(practice)} claims are measured so far. A few of them all:",
+        f"practice has come to say since, {len(practice)} claims are settled so far. A few of them all:",
         "",
     ]
     for claim in chosen:

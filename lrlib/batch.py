@@ -46,7 +46,9 @@ class NoiseScale:
         r"""Fieller's interval for the ratio: all R for which the mean of noise - R signal does not differ from 0.
 
         With means :math:`\bar s, \bar q` of noise and signal, :math:`V` their covariance over the number of draws and
-        Student's t: the R with :math:`(\bar s - R \bar q)^2 \le t^2 (V_{ss} - 2 R V_{sq} + R^2 V_{qq})`.
+        Student's t, the R with
+
+        .. math:: (\bar s - R \bar q)^2 \le t^2 (V_{ss} - 2 R V_{sq} + R^2 V_{qq}) .
 
         Returns:
             The lower and the upper end, both of the shape of `scale`, cut off at 0. The upper end is infinite where
@@ -148,7 +150,9 @@ def gradient_noise_scale(
 
 @dataclass(frozen=True)
 class CriticalBatch:
-    r"""The hyperbola of steps S and examples E to one result: :math:`(S/S_{\min} - 1)(E/E_{\min} - 1) = 1`.
+    r"""The hyperbola of steps S and examples E to one result.
+
+    .. math:: (S/S_{\min} - 1)(E/E_{\min} - 1) = 1
 
     Attributes:
         steps_min: :math:`S_{\min}`, the updates that the largest batches need.
@@ -221,8 +225,8 @@ def noisy_descent(
     With :math:`v_i = \mathbb E\,\theta_i^2`, curvatures :math:`h_i` and a gradient of one example whose noise has the
     variance :math:`\sigma_i^2`,
 
-    .. math:: \eta = \frac{\sum h_i^2 v_i}{\sum h_i^3 v_i + \sum h_i \sigma_i^2 / B}, \qquad
-       v_i \leftarrow (1 - \eta h_i)^2 v_i + \eta^2 \sigma_i^2 / B, \qquad \mathbb E L = \tfrac12 \sum h_i v_i .
+    .. math:: \eta &= \frac{\sum h_i^2 v_i}{\sum h_i^3 v_i + \sum h_i \sigma_i^2 / B}, \\
+       v_i &\leftarrow (1 - \eta h_i)^2 v_i + \eta^2 \sigma_i^2 / B, \qquad \mathbb E L = \tfrac12 \sum h_i v_i .
 
     Args:
         h: curvatures, (d,), each > 0.

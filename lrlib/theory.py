@@ -4,9 +4,9 @@ Let :math:`L` be convex with a minimum at :math:`\theta^*`, its gradients at mos
 mean square at most :math:`G^2`), and :math:`D = \|\theta_0 - \theta^*\|`. After T updates with the rates
 :math:`\eta_0, \dots, \eta_{T-1}`, and for any :math:`\eta_T > 0`, the rate of an update that is not made,
 
-.. math:: \mathbb E\,L(\theta_T) - L(\theta^*) \le \frac{D^2}{2 A_0} + \frac{G^2}{2} C, \qquad
-          C = \frac{Q_0}{A_0} + \sum_{k=0}^{T-1} \frac{\eta_k}{A_{k+1}} \frac{Q_k}{A_k}, \qquad
-          A_k = \sum_{t=k}^{T} \eta_t, \quad Q_k = \sum_{t=k}^{T} \eta_t^2 .
+.. math:: \mathbb E\,L(\theta_T) - L(\theta^*) &\le \frac{D^2}{2 A_0} + \frac{G^2}{2} C, \\
+          C &= \frac{Q_0}{A_0} + \sum_{k=0}^{T-1} \frac{\eta_k}{A_{k+1}} \frac{Q_k}{A_k}, \\
+          A_k &= \sum_{t=k}^{T} \eta_t, \quad Q_k = \sum_{t=k}^{T} \eta_t^2 .
 
 Source: Defazio et al. (2023), arXiv 2310.07831, and Schaipp et al. (2025), arXiv 2501.18965. They count the rate of the
 last gradient as one of the schedule; here it is free, and the best is taken. The chapter `schedule_theory` proves it.

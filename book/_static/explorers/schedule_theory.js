@@ -11,7 +11,6 @@
     line: { text: "Line", css: "lr-c3", heights: at((u) => 1 - u) },
     cosine: { text: "Cosine", css: "lr-c2", heights: at(cosine) },
     constant: { text: "Constant", css: "lr-c4", heights: at(() => 1) },
-    wsd: { text: "Plateau and fall", heights: at((u) => Math.min(1, (1 - u) / 0.25)) },
     warmup: { text: "Warm-up and cosine", heights: at((u) => Math.min(1, u / 0.1) * cosine(u)) },
   };
 
@@ -71,6 +70,12 @@
         render();
       });
     }
+    const controls = LR.html("div", { class: "lr-controls" });
+    root.append(controls);
+    const cooldown = LR.slider(controls, {
+      key: "cooldown", label: "plateau, then a fall over", min: 0.05, max: 1, step: 0.05, value: 0.25,
+      show: (share) => `${Math.round(100 * share)}% of the run`,
+    }, () => set(at((u) => Math.min(1, (1 - u) / cooldown.value))));
     const pad = LR.plot(root, { title: "Draw: with pen, finger or mouse; from the keyboard, move the dot", height: 250 });
     const plots = LR.html("div", { class: "lr-plots" });
     root.append(plots);

@@ -63,3 +63,19 @@ def test_run_seconds_are_kept_unless_they_have_really_changed():
     assert notebooks.remembered(known, {"a": 121.0}) == {"a": 121, "b": 10}
     assert notebooks.remembered(known, {"b": 4.4}) == {"a": 60, "b": 4}
     assert notebooks.remembered(known, {"c": 0.2}) == {"a": 60, "b": 10, "c": 1}
+
+
+@pytest.mark.parametrize(
+    ("changed", "waves"), [(True, [["annealing"], ["ledger"]]), (False, [["annealing"]])], ids=["changed", "unchanged"]
+)
+def test_the_ledger_runs_after_a_chapter_that_has_changed(monkeypatch, changed, waves):
+    ran = []
+
+    def run_all(paths):
+        ran.append([path.stem for path in paths])
+        return 0, {}, paths if changed else []
+
+    monkeypatch.setattr(notebooks, "run_all", run_all)
+    monkeypatch.setattr(notebooks, "set_environment", lambda: None)
+    assert notebooks.main([str(ROOT / "book" / "annealing.ipynb")]) == 0
+    assert ran == waves

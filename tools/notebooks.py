@@ -4,7 +4,8 @@
 
 Chapters run in parallel over the cores, with one thread each. A chapter is written back only when every cell ran and
 nothing went to stderr, and only in a normal form: an unchanged chapter gives an unchanged file. The seconds it took
-are kept in data/run_seconds.json, for the line under its title.
+are kept in data/run_seconds.json, for the line under its title. Where outputs have changed the ledger,
+which reads them, runs too.
 """
 
 import json
@@ -143,9 +144,9 @@ def remember(measured: dict[str, float]) -> None:
         RUN_SECONDS.write_text(json.dumps(new, indent=1) + "\n", encoding="utf-8")
 
 
-def run_all(paths: list[Path]) -> tuple[int, dict[str, float]]:
-    """Run chapters in parallel; the number that failed, and the seconds of the others."""
-    failed, times = 0, {}
+def run_all(paths: list[Path]) -> tuple[int, dict[str, float], list[Path]]:
+    """Run chapters in parallel; the number that failed, the seconds of the others, and those stored anew."""
+    failed, times, stored = 0, {}, []
     with ProcessPoolExecutor(max_workers=min(len(paths), os.cpu_count() or 1)) as pool:
         futures = {pool.submit(execute, path): path for path in paths}
         for future in as_completed(futures):
@@ -157,8 +158,9 @@ def run_all(paths: list[Path]) -> tuple[int, dict[str, float]]:
                 print(f"{name:20} FAILED, not stored\n{error}", file=sys.stderr, flush=True)
             else:
                 times[name] = seconds
+                stored += [futures[future]] if changed else []
                 print(f"{name:20} {seconds:6.1f} s  {'stored' if changed else 'unchanged'}", flush=True)
-    return failed, times
+    return failed, times, stored
 
 
 def main(arguments: list[str]) -> int:
@@ -170,10 +172,13 @@ def main(arguments: list[str]) -> int:
     set_environment()
     start = time.perf_counter()
     failed = 0
+    stored: list[Path] = []
     for last in (False, True):
+        if last and any(path.parent == BOOK for path in stored):
+            paths += [path for name in READS_OTHERS if (path := BOOK / f"{name}.ipynb") not in paths]
         wave = [path for path in paths if (path.stem in READS_OTHERS) is last]
         if wave:
-            missed, times = run_all(wave)
+            missed, times, stored = run_all(wave)
             failed += missed
             remember({path.stem: times[path.stem] for path in wave if path.stem in times and path.parent == BOOK})
     print(f"{len(paths) - failed} of {len(paths)} chapters in {time.perf_counter() - start:.1f} s")

@@ -553,8 +553,9 @@ def test_the_whole_screen_and_back(browser, url):
         explorer.get_by_role("button", name="Leave full screen").wait_for()
         assert float(explorer.locator(".lr-stage").evaluate("e => e.style.zoom")) >= 1
         explorer.get_by_role("button", name="Leave full screen").click()
-        page.wait_for_function("!document.fullscreenElement")
-        assert not explorer.locator(".lr-stage").get_attribute("style")
+        page.wait_for_function(
+            f"!document.fullscreenElement && !document.querySelector('#explorer-{name} .lr-stage').style.cssText"
+        )
     page.close()
 
 

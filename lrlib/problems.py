@@ -26,6 +26,7 @@ __all__ = [
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 WORST = 100.0  # what a run that diverged counts as
+AT_A_TIME = 2000  # test examples, so that the activations of many networks fit into memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +94,9 @@ class Problem:
         )
         stack.eval()
         with torch.no_grad():
-            losses = stack.losses(*self.test, self.loss).double().cpu().numpy()
+            x, y = self.test
+            outputs = torch.cat([stack(part) for part in x.split(AT_A_TIME, 1)], 1)
+            losses = stack.loss_of(outputs, y, self.loss).double().cpu().numpy()
         return np.where(np.asarray(history.diverged_at) < 0, losses, np.nan).reshape(len(self.models), -1).T
 
 

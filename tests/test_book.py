@@ -30,7 +30,7 @@ def test_extensions_and_static_files(config):
     assert sphinx["recursive_update"] is True
     assert {"sphinx_proof", "sphinx_exercise"} <= set(sphinx["extra_extensions"])
     assert sphinx["config"]["html_static_path"] == ["book/_static"]
-    for name in [*sphinx["config"]["html_css_files"], sphinx["config"]["mathjax_path"]]:
+    for name in sphinx["config"]["html_css_files"]:
         assert (ROOT / "book" / "_static" / name).is_file(), name
 
 

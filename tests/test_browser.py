@@ -89,7 +89,6 @@ async def visit(browser, path: Path, root: Path, axe: str) -> dict[str, list[str
     page.on("request", lambda request: foreign.append(request.url) if request.url.startswith(("http", "ws")) else None)
     await page.goto(path.as_uri())
     await page.wait_for_load_state("load")
-    await page.evaluate("async () => { if (window.MathJax) await MathJax.startup.promise; }")
     await page.evaluate(SCROLL_THROUGH)
 
     wide += [f"{name} on a wide screen: {box}" for box in await page.evaluate(SCROLLING)]

@@ -33,7 +33,6 @@ def page():
         browser = playwright.chromium.launch(**LAUNCH)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto((built_book() / "book" / "annealing.html").as_uri())
-        page.evaluate("async () => { await MathJax.startup.promise; }")
         yield page
         browser.close()
 
@@ -66,7 +65,6 @@ def test_the_keyboard_shows_a_theorem_of_another_page_and_escape_hides_it(page):
         if link[0] and f"book/{link[0]}#{link[1]}" in known and link[0] != path.name
     )
     page.goto(path.as_uri())
-    page.evaluate("async () => { await MathJax.startup.promise; }")
     tip = page.locator("#lr-preview")
     page.locator(f".bd-article a[href='{target}#{anchor}']").first.focus()
     tip.wait_for()

@@ -37,7 +37,12 @@ def fingerprint() -> str:
         "tools/build.py",
         "tools/book_html.py",
         "tools/chapter_line.py",
+        "tools/choose.py",
+        "data/choose.json",
         "tools/previews.py",
+        "tools/maths.py",
+        "tools/page_weight.py",
+        "tools/mathjax/typeset.js",
         "data/run_seconds.json",
     ]
     files = [ROOT / name for name in names] + sorted((ROOT / "book" / "_static").rglob("*"))

@@ -1,7 +1,7 @@
 """The whole book as one page, _build/the-learning-rate.html, and as a PDF beside it, printed by a headless Chromium.
 
 The page is made of the built pages, in the order of the table of contents, and uses their styles and pictures. Scripts
-are left out but MathJax, so solutions are open and explorers show their pictures.
+are left out, so solutions are open and explorers show their pictures.
 """
 
 import posixpath
@@ -17,7 +17,6 @@ from chromium import CHROMIUM, LAUNCH, MISSING
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
 PAGE, PDF = ROOT / "_build" / "the-learning-rate.html", ROOT / "_build" / "the-learning-rate.pdf"
-UNCOLOURED = {"n", "nn", "p", "w"}  # classes of tokens that look like the text around them
 REFERENCES = ("href", "src", "for", "aria-labelledby", "aria-describedby")
 
 STYLE = """
@@ -36,7 +35,6 @@ div.cell_input pre, div.cell_output pre { white-space: pre-wrap; overflow-wrap: 
 .headerlink, .copybtn, .lr-chapter-line { display: none; }
 figcaption, figcaption * { color: black !important; }
 figcaption, .caption-text { font-weight: normal; }
-mjx-container svg * { stroke: none !important; } /* a line of width 0 is printed as a thin one */
 """
 
 
@@ -86,9 +84,6 @@ def article(html: str, name: str, names: set[str]) -> Tag:
         raise ValueError(f"{name}: has no article, must be a built page")
     for script in text.find_all("script"):
         script.decompose()
-    for token in text.select(".highlight span"):  # each would be an object of the PDF, for readers of screens
-        if set(token.get_attribute_list("class")[:1]) & UNCOLOURED:
-            token.unwrap()
     seen = set()
     for tag in text.find_all(True):
         if tag.get("id") in seen:
@@ -104,6 +99,8 @@ def article(html: str, name: str, names: set[str]) -> Tag:
                 tag[attribute] = " ".join(anchor(name, one) for one in value.split())
     for details in text.find_all("details"):
         details["open"] = ""
+    for picture in text.find_all("img"):
+        del picture["loading"]
     text["id"] = anchor(name)
     return text
 
@@ -112,25 +109,19 @@ def one_page(toc: dict, html: Path) -> str:
     """The whole book as one HTML page, to lie beside the folder `html` of the built pages."""
     names = in_order(toc)
     first = BeautifulSoup((html / f"{names[0]}.html").read_text(encoding="utf-8"), "html.parser")
-    kept = [
-        tag
-        for tag in first.select("head link, head script")
-        if tag.get("rel") == ["stylesheet"] or "mathjax" in str(tag).lower() and tag.name == "script"
-    ]
-    for tag in kept:
-        for attribute in ("href", "src"):
-            if tag.get(attribute):
-                tag[attribute] = moved(str(tag[attribute]), names[0], set(names), html.name)
+    styles = first.select('head link[rel="stylesheet"]')
+    for style in styles:
+        style["href"] = moved(str(style["href"]), names[0], set(names), html.name)
     articles = [article((html / f"{name}.html").read_text(encoding="utf-8"), name, set(names)) for name in names]
     return (
         f'<!DOCTYPE html>\n<html lang="en" data-theme="light" data-mode="light"><head><meta charset="utf-8">'
-        f"{first.title}{''.join(map(str, kept))}<style>{STYLE}</style></head>"
+        f"{first.title}{''.join(map(str, styles))}<style>{STYLE}</style></head>"
         f"<body><main>{''.join(map(str, articles))}</main></body></html>\n"
     )
 
 
 def print_pdf(page: Path, pdf: Path) -> None:
-    """Print a page with its formulas typeset, with an outline, and with numbered pages."""
+    """Print a page with an outline and with numbered pages."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
@@ -138,7 +129,7 @@ def print_pdf(page: Path, pdf: Path) -> None:
         tab = chromium.new_page()
         tab.set_default_timeout(600_000)
         tab.goto(page.as_uri())
-        tab.evaluate("async () => { await MathJax.startup.promise; await document.fonts.ready; }")
+        tab.evaluate("document.fonts.ready")
         tab.pdf(
             path=pdf,
             prefer_css_page_size=True,

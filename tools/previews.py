@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from bs4 import BeautifulSoup, SoupStrainer, Tag
 
 KINDS = ("math", "proof", "exercise")  # classes; a figure is a figure
+GLYPH = re.compile(r'<path id="(TEX-[^"]+)" d="([^"]*)"')
 LINK = re.compile(r'<a (?![^>]*\bheaderlink\b)[^>]*\bhref="([^"#:]+\.html)?#([^"]+)"')
 
 
@@ -66,7 +67,13 @@ def previews(root: Path) -> dict[str, str]:
     return found
 
 
+def glyphs(root: Path) -> dict[str, str]:
+    """The outlines of the glyphs that the formulas of the built pages refer to, by their ids."""
+    return {name: path for page in root.rglob("*.html") for name, path in GLYPH.findall(page.read_text("utf-8"))}
+
+
 def write(root: Path) -> None:
     """Write the script beside the other static files of the built book."""
     script = f"LR.previews = {json.dumps(previews(root), ensure_ascii=False)};\n"
+    script += f"LR.glyphs = {json.dumps(glyphs(root))};\n"
     (root / "_static" / "previews-data.js").write_text(script, encoding="utf-8")

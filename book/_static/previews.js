@@ -16,6 +16,14 @@ window.LR = window.LR || {};
     document.head.append(script);
   });
 
+  /** Glyphs of the shown formulas that this page itself has no use for. */
+  function lend() {
+    const names = [...tip.querySelectorAll("use")].map((use) => use.getAttribute("href").slice(1));
+    const paths = [...new Set(names)].filter((name) => !document.getElementById(name))
+      .map((name) => `<path id="${name}" d="${LR.glyphs[name]}"/>`);
+    if (paths.length) tip.insertAdjacentHTML("beforeend", `<svg class="lr-glyphs" width="0" height="0"><defs>${paths.join("")}</defs></svg>`);
+  }
+
   function place(link) {
     const at = link.getClientRects()[0], box = tip.getBoundingClientRect();
     const right = document.querySelector("article.bd-article").getBoundingClientRect().right;
@@ -29,8 +37,7 @@ window.LR = window.LR || {};
     const shown = (await load())[link.href.replace(root, "")];
     if (current !== link || !shown) return;
     tip.innerHTML = shown;
-    if (window.MathJax?.typesetPromise) await MathJax.typesetPromise([tip]);
-    if (current !== link) return;
+    lend();
     tip.hidden = false;
     link.setAttribute("aria-describedby", tip.id);
     place(link);

@@ -167,7 +167,7 @@
   LR.explorer("schedules", (root) => {
     const pick = LR.html("div", { class: "lr-controls" });
     const controls = LR.html("div", { class: "lr-controls" });
-    const formula = LR.html("div", { class: "lr-formula math tex2jax_process", tabindex: 0, role: "region", "aria-label": "Formula" });
+    const formula = LR.html("div", { class: "lr-formula math", tabindex: 0, role: "region", "aria-label": "Formula" });
     const plots = LR.html("div", { class: "lr-plots lr-one" });
     root.append(pick, formula, controls, plots);
     const choose = LR.select(pick, { key: "schedule", label: "schedule", value: "cosine", choices: Object.entries(schedules).map(([name, s]) => [name, s.text]) }, () => build());
@@ -185,10 +185,7 @@
         const options = settings.ofPeak ? { key: name, ...settings, show: (share) => LR.show(lowest(share)) } : { key: name, ...settings };
         sliders[name] = (settings.choices ? LR.select : LR.slider)(controls, options, () => render());
       }
-      formula.textContent = `\\[${schedule.tex}\\]`;
-      const typeset = () => window.MathJax && MathJax.typesetPromise && MathJax.typesetPromise([formula]).then(shrink, () => {});
-      if (window.MathJax && MathJax.startup && MathJax.startup.promise) MathJax.startup.promise.then(typeset);
-      else window.addEventListener("load", typeset, { once: true });
+      formula.innerHTML = LR.typeset[schedule.tex]; // formulas.js, which the build makes
       render();
     }
     /** A formula that is wider than the column becomes smaller, down to two thirds. */

@@ -4,7 +4,7 @@
   const base = new URL(".", document.currentScript.src).href;
   const DATA = {
     scanner: ["pictures"], range_test: ["range_test_data", "rules"], finder: ["finder_data", "rules"],
-    edge_of_stability: ["edge_data"],
+    edge_of_stability: ["edge_data"], schedules: ["formulas"],
   };
   const NEAR = "800px 0px";
   const loaded = new Set();

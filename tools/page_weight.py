@@ -1,0 +1,120 @@
+"""A small Sphinx extension: built pages that are light, and readable before or without any script.
+
+After the build, in every page: formulas are typeset (tools/maths.py), icons are drawings instead of Font Awesome's
+1.5 MB of script, pictures have a size and are loaded when they come near, scripts hold nothing up, code is an element
+only where it has a colour, and the index of the search is left to the search page.
+"""
+
+import html
+import importlib.resources
+import re
+from functools import cache
+from pathlib import Path
+
+import maths
+from PIL import Image
+from sphinx.errors import ExtensionError
+
+ICON = re.compile(r'<i class="([^"]*\bfa-[^"]*)"([^>]*)>\s*</i>')
+LOOKS = {"fa-solid", "fa-lg"}
+PICTURE = re.compile(r"<img\b[^>]*>")
+SOURCE = re.compile(r'\bsrc="([^":?]+)"')
+SIZED = re.compile(r"\b(?:width|height)[=:]")
+
+FONT_AWESOME = re.compile(r'<script[^>]*\bsrc="[^"]*/fontawesome\.js[^"]*"[^>]*></script>')
+SPHINX_SEARCH = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js"></script>')
+OPTIONS = re.compile(r'<script src="[^"]*/documentation_options\.js[^"]*"></script>')
+UNCOLOURED = re.compile(r'<span class="(?:n|nn|p|w)">([^<]*)</span>')  # tokens that look like the text around them
+BLOCKING = re.compile(r"<script (?![^>]*\b(?:defer|async)\b)(?=[^>]*\bsrc=)")
+
+
+@cache
+def font_awesome() -> str:
+    """The theme's script of icons."""
+    theme = importlib.resources.files("pydata_sphinx_theme") / "theme" / "pydata_sphinx_theme"
+    return (theme / "static" / "scripts" / "fontawesome.js").read_text(encoding="utf-8")
+
+
+def drawing(icon: re.Match) -> str:
+    """An icon of Font Awesome as the drawing that its script would put there.
+
+    >>> ICON.sub(drawing, '<i class="fas fa-download"></i>')[:73]
+    '<svg class="fas fa-download svg-inline--fa" viewBox="0 0 512 512" aria-hi'
+    >>> ICON.sub(drawing, '<i class="fa-solid fa-nothing"></i>')
+    Traceback (most recent call last):
+    ValueError: 'icon': fa-nothing is not one of Font Awesome's
+    """
+    classes = icon[1].split()
+    (name,) = {one for one in classes if one.startswith("fa-")} - LOOKS
+    known = re.findall(rf'[,{{]"?{name[3:]}"?:\[(\d+),(\d+),\[[^\]]*\],"[^"]*","([^"]+)"\]', font_awesome())
+    if not known:
+        raise ValueError(f"'icon': {name} is not one of Font Awesome's")
+    width, height, path = known[-1]  # the solid ones come last
+    shape = f'viewBox="0 0 {width} {height}" aria-hidden="true"{icon[2]}><path d="{path}"/></svg>'
+    return f'<svg class="{" ".join(classes)} svg-inline--fa" {shape}'
+
+
+def pictures(page: str, folder: Path) -> str:
+    """Every picture with its size, so that nothing moves when it comes; all but the first are loaded when near.
+
+    >>> pictures('<img src="missing.png"/><img src="missing.png"/>', Path())
+    '<img src="missing.png"/><img loading="lazy" src="missing.png"/>'
+    """
+    seen = 0
+
+    def settled(match: re.Match) -> str:
+        nonlocal seen
+        tag, source = match[0], SOURCE.search(match[0])
+        seen += 1
+        if seen > 1 and "loading=" not in tag:
+            tag = tag.replace("<img", '<img loading="lazy"', 1)
+        file = folder / html.unescape(source[1]) if source else None
+        if file and file.suffix in (".png", ".jpg", ".webp") and file.exists() and not SIZED.search(tag):
+            with Image.open(file) as picture:
+                tag = tag.replace("<img", '<img width="{}" height="{}"'.format(*picture.size), 1)
+        return tag
+
+    return PICTURE.sub(settled, page)
+
+
+def light(page: str, folder: Path, options: str) -> str:
+    """A page, in this folder, with its icons drawn, its pictures settled, and scripts that wait for the text."""
+    page = SPHINX_SEARCH.sub("", FONT_AWESOME.sub("", page))
+    page = BLOCKING.sub("<script defer ", OPTIONS.sub(lambda _: f"<script>{options}</script>", page))
+    return pictures(ICON.sub(drawing, UNCOLOURED.sub(r"\1", page)), folder)
+
+
+def without_mathjax(app, pagename, templatename, context, doctree) -> None:
+    """Leave out the script that would typeset the formulas in the reader's browser."""
+    context["script_files"] = [
+        script
+        for script in context["script_files"]
+        if "mathjax" not in f"{getattr(script, 'filename', script)}{getattr(script, 'attributes', '')}".lower()
+    ]
+
+
+def finish(app, exception) -> None:
+    """Make the pages light that this build has written; the others are so already."""
+    if exception is not None or app.builder.format != "html":
+        return
+    root = Path(app.outdir)
+    options = (root / "_static" / "documentation_options.js").read_text(encoding="utf-8")
+    paths = [path for path in sorted(root.rglob("*.html")) if "_static" not in path.relative_to(root).parts]
+    before = {path: path.read_text(encoding="utf-8") for path in paths}
+    try:
+        done = maths.typeset(formula for page in before.values() for formula in maths.formulas(page))
+        after = {path: light(maths.replaced(page, done), path.parent, options) for path, page in before.items()}
+    except ValueError as error:
+        raise ExtensionError(f"page_weight: {error}") from error
+    for path, page in after.items():
+        if page != before[path]:
+            path.write_text(page, encoding="utf-8")
+    explorers = root / "_static" / "explorers"
+    own = [path.read_text(encoding="utf-8") for path in sorted(explorers.glob("*.js"))]
+    (explorers / "formulas.js").write_text(maths.script(own), encoding="utf-8")
+
+
+def setup(app) -> dict:
+    app.connect("html-page-context", without_mathjax, priority=950)
+    app.connect("build-finished", finish)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

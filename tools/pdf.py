@@ -39,12 +39,14 @@ figcaption, .caption-text { font-weight: normal; }
 
 
 def in_order(toc: dict) -> list[str]:
-    """The documents of a table of contents.
+    """The documents of a table of contents, each before its sections.
 
-    >>> in_order({"root": "a", "parts": [{"chapters": [{"file": "b"}, {"file": "c"}]}, {"chapters": [{"file": "d"}]}]})
-    ['a', 'b', 'c', 'd']
+    >>> b = {"file": "b", "sections": [{"file": "b1"}, {"file": "b2"}]}
+    >>> in_order({"root": "a", "parts": [{"chapters": [b, {"file": "c"}]}, {"chapters": [{"file": "d"}]}]})
+    ['a', 'b', 'b1', 'b2', 'c', 'd']
     """
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    return [toc["root"], *(one["file"] for chapter in chapters for one in (chapter, *chapter.get("sections", ())))]
 
 
 def anchor(name: str, fragment: str = "") -> str:

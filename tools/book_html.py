@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import choose
+
 from lrlib.claims import CLAIMS, Ledger
 
 LISTING = re.compile(r'(<div class="([^"]*)"><div class="highlight"><pre>)(.*?)(</pre>)', re.DOTALL)
@@ -94,6 +96,8 @@ def generate(app, docname: str, source: list[str]) -> None:
     if asked := FOUND.search(source[0]):
         ledger = Ledger(Path(app.srcdir).glob("book/*.ipynb"))
         source[0] = source[0].replace(asked[0], found(ledger, asked[1].split()))
+    if "<!-- choose: " in source[0]:
+        source[0] = choose.generate(source[0])
 
 
 def describe(app, pagename, templatename, context, doctree) -> None:

@@ -1,0 +1,183 @@
+"""The page "How to choose": its table and the data of its helper, both from data/choose.json.
+
+What the book measured is not typed there but found, by an expression, in what the chapter that settles the claim
+printed; a rule in words names the verdict that it stands on, which a test compares. All else has a citation, or says
+that it is a guess.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from lrlib.claims import Ledger
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data" / "choose.json"
+COLUMNS = ("Start at", "Search", "Schedule", "Warm-up", "Batch × k", "Width × k", "Length × k")
+SCHEDULES = {"linear": "linear to zero", "cosine": "cosine to zero"}
+
+
+@cache
+def ledger() -> Ledger:
+    return Ledger(sorted((ROOT / "book").glob("*.ipynb")))
+
+
+@cache
+def told(chapter: str) -> str:
+    """All that the cells of a chapter printed, as text."""
+    notebook = json.loads((ROOT / "book" / f"{chapter}.ipynb").read_text(encoding="utf-8"))
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", ())]
+    texts = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs]
+    return "\n".join("".join(text) for text in texts)
+
+
+def measured(fact: dict) -> float:
+    """The number that a chapter's outputs give for a fact.
+
+    Raises:
+        ValueError: the expression of the fact occurs nowhere in the chapter that settles its claim.
+    """
+    (place, *_) = ledger().settled[fact["claim"]]
+    found = re.search(fact["found"], told(place.chapter))
+    if found is None:
+        raise ValueError(f"found={fact['found']!r}: nowhere in what {place.chapter} says")
+    return float(found[1])
+
+
+def data() -> dict:
+    """The file with every measured number filled in, and rows that are like another one completed."""
+    whole = json.loads(DATA.read_text(encoding="utf-8"))
+    rows = {(row["task"], row["optimizer"]): row for row in whole["rows"]}
+    whole["rows"] = [
+        ({**rows[row["task"], row["like"]], **row} if "like" in row else row)
+        | {"id": f"{row['task']}-{row['optimizer']}"}
+        for row in whole["rows"]
+    ]
+    for fact in facts(whole):
+        if "found" in fact:
+            number = measured(fact)
+            fact |= {"value": fact["value"].format(number)} if "value" in fact else {"rate": number}
+    return whole
+
+
+def facts(whole: dict) -> Iterator[dict]:
+    """Everything in the data that has a source."""
+    for row in whole["rows"]:
+        yield from row["start"]
+        yield from (row[name] for name in ("search", "schedule", "warmup"))
+    for changes in whole["changes"].values():
+        yield from changes.values()
+
+
+def change(whole: dict, row: dict, what: str) -> dict:
+    """What to do with the rate of a row when the batch, the width or the length grows by k."""
+    changes, optimizer = whole["changes"][what], row["optimizer"]
+    kind = whole["tasks"][row["task"]]["kind"]
+    keys = {
+        "batch": ("muon" if optimizer == "muon" else whole["optimizers"][optimizer]["batch"],),
+        "width": (kind if kind == "LoRA" else optimizer, kind),
+        "length": ("all",),
+    }[what]
+    return next(changes[key] for key in keys if key in changes)
+
+
+def source(fact: dict) -> str:
+    """In Markdown where a fact is from: measured here, usual practice with its citation, or a guess."""
+    if "claim" in fact:
+        (place, *_) = ledger().settled[fact["claim"]]
+        return f'● <a href="{place.chapter}.html#claim-{fact["claim"]}">{fact["claim"]}</a>'
+    if "by" in fact:
+        return f"○ {{cite:p}}`{fact['by']}`"
+    return f"◇ {fact['why']}"
+
+
+def short(number: float) -> str:
+    """A rate as one writes it: 2e-5, 0.003, 0.1.
+
+    >>> short(2e-5), short(0.003), short(0.8), short(1.0)
+    ('2e-5', '0.003', '0.8', '1')
+    """
+    return f"{number:.0e}".replace("e-0", "e-") if number < 1e-3 else f"{number:g}"
+
+
+def size(number: float) -> str:
+    """A number of parameters, in short.
+
+    >>> size(1e6), size(1e8), size(3e10)
+    ('1 M', '100 M', '30 B')
+    """
+    return f"{number / 1e9:g} B" if number >= 1e9 else f"{number / 1e6:g} M"
+
+
+def cells(whole: dict, row: dict) -> Iterator[tuple[str, str, str]]:
+    """For each column a key, what the cell says, and its source, both in Markdown."""
+    lines = []
+    for k, entry in enumerate(row["start"]):
+        label = ""
+        if len(row["start"]) > 1:
+            label = f"from {size(entry['above'])}" if "above" in entry else f"under {size(row['start'][1]['above'])}"
+        again = k + 1 < len(row["start"]) and row["start"][k + 1].get("by", "") == entry.get("by")
+        mark = "" if again else f'<span class="lr-source" id="from-{row["id"]}-start-{k}">{source(entry)}</span>'
+        lines.append(f"**{short(entry['rate'])}** {label} {mark}".replace("  ", " ").strip())
+    if "note" in row:
+        lines.append(f'<span class="lr-source" id="from-{row["id"]}-note">{row["note"]}</span>')
+    yield "start", "<br>".join(lines), ""
+    search = row["search"]
+    span = (
+        f"{short(search['range'][0])} to {short(search['range'][1])}"
+        if "range" in search
+        else f"{'start' if search.get('upwards') else '÷ ' + str(search['factor'])} to × {search['factor']}"
+    )
+    yield "search", span, source(search)
+    yield "schedule", SCHEDULES[row["schedule"]["value"]], source(row["schedule"])
+    most = f", at most {row['warmup']['most']:,} steps" if "most" in row["warmup"] else ""
+    yield "warmup", f"{100 * row['warmup']['share']:g}%{most}", source(row["warmup"])
+    for what in ("batch", "width", "length"):
+        fact = change(whole, row, what)
+        mark = f'<span class="lr-source">{source(fact)}</span>'
+        yield what, f'<span id="from-{row["id"]}-{what}-all">{fact["value"]} {mark}</span>', ""
+
+
+def table(whole: dict) -> str:
+    """The table of the page, in Markdown."""
+    head = f"| What, by | {' | '.join(COLUMNS)} |\n" + "| --- " * (len(COLUMNS) + 1) + "|"
+    lines = [head]
+    for row in whole["rows"]:
+        name = f"{whole['tasks'][row['task']]['text']}: **{whole['optimizers'][row['optimizer']]['text']}**"
+        texts = [f'<span id="row-{row["id"]}"></span>{name}']
+        for key, says, mark in cells(whole, row):
+            tail = f'<br><span class="lr-source" id="from-{row["id"]}-{key}">{mark}</span>' if mark else ""
+            texts.append(says + tail)
+        lines.append(f"| {' | '.join(texts)} |")
+    return "\n".join(lines)
+
+
+def index(whole: dict) -> str:
+    """Entries of the index for every row, which the search finds first."""
+    kinds = {
+        (whole["optimizers"][row["optimizer"]]["text"], whole["tasks"][row["task"]]["kind"]) for row in whole["rows"]
+    }
+    return "\n\n".join(f"```{{index}} single: {optimizer} {kind}\n```" for optimizer, kind in sorted(kinds))
+
+
+def title(chapter: str) -> str:
+    notebook = json.loads((ROOT / "book" / f"{chapter}.ipynb").read_text(encoding="utf-8"))
+    return re.search("^# (.+)$", "".join(notebook["cells"][0]["source"]), re.MULTILINE)[1]
+
+
+def payload(whole: dict) -> str:
+    """The data as the helper reads them, in a script element that does nothing by itself."""
+    told = {name: whole[name] for name in ("tasks", "optimizers", "sizes", "rows")}
+    told["chapters"] = {row["chapter"]: title(row["chapter"]) for row in whole["rows"]}
+    text = json.dumps(told, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    return f'<script type="application/json" id="choose-data">{text}</script>'
+
+
+def generate(page: str) -> str:
+    """The source of the page with the index entries, the table and the data in their places."""
+    whole = data()
+    for name, make in (("index", index), ("table", table), ("data", payload)):
+        page = page.replace(f"<!-- choose: {name} -->", make(whole))
+    return page

@@ -1,4 +1,4 @@
-"""The same schedules, and weight decay, in six libraries: their lines, and what each line does. Writes book/rosetta.md.
+"""The same schedules, groups, weight decay and Muon in six libraries: their lines, and what each does: book/rosetta.md.
 
     pip install -r requirements.lock -r requirements-rosetta.lock
     python tools/rosetta.py
@@ -7,8 +7,6 @@ Every line is run, and the page shows the rates that it gave; tests/test_rosetta
 PyTorch always, the others where their packages are installed.
 """
 
-import importlib
-import os
 import sys
 import textwrap
 import warnings
@@ -16,14 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-
-import lrlib
-from lrlib import _torchvision
+from rosetta_optimizers import MODULES, module
+from rosetta_optimizers import SECTIONS as OPTIMIZERS
 
 PAGE = Path(__file__).resolve().parent.parent / "book" / "rosetta.md"
 STEPS = (0, 1, 50, 99, 100, 150)
 LIBRARIES = ("lrlib", "PyTorch", "optax", "timm", "transformers", "Keras")
-MODULES = {"optax": "optax", "timm": "timm", "transformers": "transformers", "Keras": "keras"}
 
 # Title, what is asked for, notes, and the line of each library that has one. All have the peak 0.1 and 100 steps.
 SCHEDULES = (
@@ -166,58 +162,17 @@ SCHEDULES = (
     ),
 )  # fmt: skip
 
-DECAYS = (0.5, 0.05)
-
-# Title, what is asked for, notes, and the line of each library that has one, for a rate of 0.1.
-OPTIMIZERS = (
-    (
-        "Decoupled weight decay",
-        "A decay outside of Adam's division, times the rate: a weight keeps 1 − ηλ.",
-        "A weight of 1, a gradient of zero, one step: the table shows what is left. Keras's `Adam` decays as its "
-        "`AdamW` does, unlike PyTorch's. The defaults differ: 0.01 in PyTorch, 0.0001 in optax, 0.004 in Keras's "
-        "`AdamW`, 0 in timm. timm leaves out biases and scales of norms, if it is given the model. transformers' "
-        "`Trainer` uses PyTorch's. {doc}`adamw` says what to choose.",
-        {
-            "lrlib": "lrlib.AdamW(weight_decay=decay).optimizer([weight], lr=0.1)",
-            "PyTorch": "torch.optim.AdamW([weight], lr=0.1, weight_decay=decay)",
-            "optax": "optax.adamw(0.1, weight_decay=decay)",
-            "timm": 'timm.optim.create_optimizer_v2([weight], "adamw", lr=0.1, weight_decay=decay)',
-            "Keras": "keras.optimizers.Adam(0.1, weight_decay=decay)",
-        },
-    ),
-    (
-        "L2 in the gradient",
-        "The same step, where Adam divides the decay like any gradient: it takes the whole rate away, whatever λ is.",
-        "",
-        {
-            "lrlib": "lrlib.Adam(weight_decay=decay).optimizer([weight], lr=0.1)",
-            "PyTorch": "torch.optim.Adam([weight], lr=0.1, weight_decay=decay)",
-            "optax": "optax.chain(optax.add_decayed_weights(decay), optax.adam(0.1))",
-            "timm": 'timm.optim.create_optimizer_v2([weight], "adam", lr=0.1, weight_decay=decay)',
-        },
-    ),
-)  # fmt: skip
-
 
 def names(library: str) -> dict:
-    """What a line of a library may use, besides `optimizer`; ImportError where it is not installed."""
-    if library == "lrlib":
-        return {"lrlib": lrlib}
+    """What a line of a schedule may use, besides `optimizer`; ImportError where the library is not installed."""
+    made = module(library)
+    if library in ("lrlib", "optax"):
+        return {library: made}
     if library == "PyTorch":
         return vars(torch.optim.lr_scheduler)
     if library == "Keras":
-        os.environ.setdefault("KERAS_BACKEND", "torch")
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if library == "timm":
-        _torchvision.datasets()  # timm loads torchvision, which may need help beside a CPU build of PyTorch
-    module = importlib.import_module(MODULES[library])
-    if library == "optax":
-        return {"optax": module}
-    if library == "timm":
-        return vars(importlib.import_module("timm.scheduler"))
-    if library == "transformers":
-        return vars(importlib.import_module("transformers.optimization"))
-    return vars(module.optimizers.schedules)
+        return vars(made.optimizers.schedules)
+    return vars(made.scheduler if library == "timm" else made.optimization)
 
 
 def rates(library: str, line: str) -> list[float | None]:
@@ -242,31 +197,10 @@ def rates(library: str, line: str) -> list[float | None]:
     return [values[t] if t < len(values) else None for t in STEPS]
 
 
-def left(library: str, line: str, decay: float) -> float:
-    """What one step of a line's optimizer leaves of a weight of 1 whose gradient is zero."""
-    names(library)  # makes ready, or says what is missing
-    module = {"lrlib": lrlib, "PyTorch": torch}.get(library) or importlib.import_module(MODULES[library])
-    weight = torch.nn.Parameter(torch.ones(2, 2))
-    known = {"torch": torch, module.__name__: module, "weight": weight, "decay": decay}
-    if library == "timm":
-        importlib.import_module("timm.optim")
-    optimizer = eval(line, known)
-    if library == "optax":
-        jnp = importlib.import_module("jax.numpy")
-        one, zero = jnp.ones((2, 2)), jnp.zeros((2, 2))
-        return float(module.apply_updates(one, optimizer.update(zero, optimizer.init(one), one)[0])[0, 0])
-    if library == "Keras":
-        one = module.Variable(weight.detach().numpy())
-        optimizer.build([one])
-        optimizer.apply([module.ops.zeros((2, 2))], [one])
-        return float(one.numpy()[0, 0])
-    weight.grad = torch.zeros_like(weight)
-    optimizer.step()
-    return weight[0, 0].item()
-
-
-def remainders(library: str, line: str) -> list[float]:
-    return [left(library, line, decay) for decay in DECAYS]
+SECTIONS: tuple[tuple[str, tuple, list[str], Callable], ...] = (
+    ("schedules", SCHEDULES, [f"step {t}" for t in STEPS], rates),
+    *OPTIMIZERS,
+)
 
 
 def shown(value: float | None) -> str:
@@ -276,7 +210,8 @@ def shown(value: float | None) -> str:
     return "0" if abs(value) < 1e-9 else f"{value:.4g}"
 
 
-def section(title: str, asked: str, note: str, lines: dict[str, str], columns: list[str], measured: Callable) -> str:
+def section(what: tuple, columns: list[str], measured: Callable) -> str:
+    title, asked, note, lines = what
     head = f"| library | {' | '.join(columns)} |\n" + "| --- " * (len(columns) + 1) + "|\n"
     rows = "".join(
         f"| {library} | " + " | ".join(map(shown, measured(library, line))) + " |\n" for library, line in lines.items()
@@ -296,23 +231,20 @@ schedule that is run too long stays, rises again, or refuses.
 
 Lines of PyTorch, timm and transformers take an `optimizer` that was made with a rate of 0.1; call their `step` once an
 update. optax's and Keras's are functions of the step that the optimizer takes as its rate, like lrlib's in
-`ScheduleLR(optimizer, schedule)`. optax and Keras compute in single precision. The last two tables do the same for
-weight decay.
+`ScheduleLR(optimizer, schedule)`. optax and Keras compute in single precision. The last six tables do the same
+for groups of parameters, for weight decay and for Muon.
 
 """
 
 
 def main() -> int:
     versions = [f"PyTorch {torch.__version__.split('+')[0]}"]
-    for library, module in MODULES.items():
-        names(library)
-        versions.append(f"{library} {importlib.import_module(module).__version__}")
+    versions += [f"{library} {module(library).__version__}" for library in MODULES]
     text = INTRODUCTION
-    for schedule in SCHEDULES:
-        text += section(*schedule, [f"step {t}" for t in STEPS], rates)
-    text += "(rosetta-decay)=\n"
-    for optimizer in OPTIMIZERS:
-        text += section(*optimizer, [f"λ = {decay}" for decay in DECAYS], remainders)
+    for label, sections, columns, measured in SECTIONS:
+        text += f"(rosetta-{label})=\n"
+        for each in sections:
+            text += section(each, columns, measured)
     PAGE.write_text(text + f"Versions: {', '.join(versions)}.\n", encoding="utf-8")
     return 0
 

@@ -11,6 +11,7 @@ from lrlib.decay import *
 from lrlib.diagnosis import *
 from lrlib.distance import *
 from lrlib.ensembles import *
+from lrlib.fine_tuning import *
 from lrlib.grid import *
 from lrlib.hillclimb import *
 from lrlib.images import *
@@ -35,6 +36,7 @@ from lrlib.text import *
 from lrlib.theory import *
 from lrlib.training import *
 from lrlib.transformer import *
+from lrlib.width import *
 
 _OF_RECORDS = ("Record", "load_record", "measure")
 

@@ -164,7 +164,7 @@ def index(whole: dict) -> str:
 
 def title(chapter: str) -> str:
     notebook = json.loads((ROOT / "book" / f"{chapter}.ipynb").read_text(encoding="utf-8"))
-    return re.search("^# (.+)$", "".join(notebook["cells"][0]["source"]), re.MULTILINE)[1]
+    return "".join(notebook["cells"][0]["source"]).partition("# ")[2].partition("\n")[0]
 
 
 def payload(whole: dict) -> str:

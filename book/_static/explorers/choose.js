@@ -114,13 +114,16 @@ arguments = TrainingArguments(
   const NAMES = { sgd: '"momentum", momentum=0.9', adam: '"adam"', adamw: '"adamw"' };
   function timmLines(a) {
     const name = a.optimizer === "muon"
-      ? `"muon", adjust_lr_fn="${a.entry.scaling}", fallback_lr_scale=${LR.round(a.rest / a.rate, 3)}`
+      ? `"muon", adjust_lr_fn="${a.entry.scaling}",\n    fallback_list=["*embed*", "*head*"], fallback_lr_scale=${LR.round(a.rest / a.rate, 3)}`
       : `${NAMES[a.optimizer]}${a.optimizer === "sgd" ? "" : betas(a)}`;
     const [form, power] = a.row.schedule.value === "linear" ? ["Poly", ", power=1"] : ["Cosine", ""];
     return `from timm.optim import create_optimizer_v2
 from timm.scheduler import ${form}LRScheduler
 
-optimizer = create_optimizer_v2(model, ${name}, lr=${py(a.rate)}, weight_decay=${py(a.row.decay)})
+optimizer = create_optimizer_v2(
+    model, ${name},
+    lr=${py(a.rate)}, weight_decay=${py(a.row.decay)},
+)
 scheduler = ${form}LRScheduler(
     optimizer, t_initial=${a.steps - a.warmup}${power}, t_in_epochs=False,
     warmup_t=${a.warmup}, warmup_prefix=True,

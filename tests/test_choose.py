@@ -1,0 +1,343 @@
+"""The page "How to choose": its data against what the chapters say, its table, and its helper in a browser."""
+
+import ast
+import math
+import re
+
+import choose
+import front_page
+import pytest
+import rosetta
+import torch
+from browser import ROOT, built_book, needs_chromium
+from chromium import LAUNCH
+from test_explorers import HEIGHTS, OVERLAPS, SHIFT
+
+DATA = choose.data()
+FACTS = list(choose.facts(DATA))
+KEYS = set(re.findall(r"^@\w+\{([^,]+),", (ROOT / "book" / "references.bib").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+class Toy(torch.nn.Module):
+    """Something with an embedding, hidden matrices, vectors and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = torch.nn.Embedding(5, 4)
+        self.hidden = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 4))
+        self.head = torch.nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.hidden(self.embed(x)))
+
+
+# Data and table ------------------------------------------------------------------------------------------------------
+
+
+def test_every_task_has_a_row_for_every_optimizer():
+    rows = [(row["task"], row["optimizer"]) for row in DATA["rows"]]
+    assert sorted(rows) == sorted((task, optimizer) for task in DATA["tasks"] for optimizer in DATA["optimizers"])
+
+
+def test_every_fact_is_measured_or_cited_or_a_guess():
+    for fact in FACTS:
+        assert sum(key in fact for key in ("claim", "by", "why")) == 1, fact
+        assert set(fact.get("by", "").split(",")) <= KEYS | {""}, fact
+
+
+def test_a_number_measured_here_stands_in_what_the_chapter_printed():
+    found = [fact for fact in FACTS if "found" in fact]
+    assert len(found) >= 8
+    for fact in found:
+        (place, *_) = choose.ledger().settled[fact["claim"]]
+        numbers = re.findall(fact["found"], choose.told(place.chapter))
+        assert len(set(numbers)) == 1, f"{fact['found']} is not one number: {numbers}"
+        assert fact.get("rate", float(numbers[0])) == float(numbers[0])
+    assert choose.measured({"claim": "M1", "found": r"AdamW +([\d.]+) +[\d.]+ to"}) > 0
+    with pytest.raises(ValueError, match="nowhere in what language_model says"):
+        choose.measured({"claim": "M1", "found": "AdamW ends at ([0-9]+) degrees"})
+
+
+def test_a_rule_measured_here_stands_on_the_verdict_that_it_names():
+    rules = [fact for fact in FACTS if "verdict" in fact]
+    assert len(rules) >= 8
+    for fact in rules:
+        assert choose.ledger().verdict(fact["claim"]) == fact["verdict"], fact
+
+
+def test_rates_lie_in_the_range_to_search_and_fall_with_the_size():
+    for row in DATA["rows"]:
+        rates = [entry["rate"] for entry in row["start"]]
+        assert rates == sorted(rates, reverse=True)
+        assert [entry.get("above", 0) for entry in row["start"]] == sorted(e.get("above", 0) for e in row["start"])
+        assert all(entry["batch"] == 2 ** round(math.log2(entry["batch"])) for entry in row["start"])
+        low, high = row["search"].get("range", (0, math.inf))
+        assert all(low <= rate <= high for rate in rates), row["id"]
+
+
+def test_the_table_says_where_each_cell_is_from():
+    lines = choose.table(DATA).splitlines()
+    assert len(lines) == 2 + len(DATA["rows"])
+    for line in lines[2:]:
+        name, *cells = line.strip("| ").split(" | ")
+        assert len(cells) == len(choose.COLUMNS)
+        for cell in cells:
+            assert re.search(r'● <a href="\w+\.html#claim-\w+">|○ \{cite:p\}`|◇ \w', cell), (name, cell)
+
+
+def test_the_axes_of_the_front_picture_stand_where_its_rates_are():
+    text = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
+    for axis, side, (low, high) in (("x", "left", front_page.FIRST), ("y", "bottom", front_page.SECOND)):
+        ticks = re.findall(rf'<span class="lr-{axis}" style="{side}: ([\d.]+)%" aria-hidden="true">([\d.]+)<', text)
+        assert len(ticks) == 3
+        for place, rate in ticks:
+            assert float(place) == pytest.approx(100 * (math.log10(float(rate)) - low) / (high - low), abs=0.3)
+        assert f"{10**low:.2g} to {10**high:.2g}" in text
+
+
+# The helper in a browser ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(**LAUNCH)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def url():
+    return (built_book() / "book" / "choose.html").as_uri()
+
+
+def opened(browser, url, width=1280, **options):
+    page = browser.new_page(viewport={"width": width, "height": 900}, **options)
+    page.goto(url)
+    page.locator("#explorer-choose").scroll_into_view_if_needed()
+    page.wait_for_function("document.querySelector('#explorer-choose[data-live] .lr-readout')?.textContent")
+    return page
+
+
+@pytest.fixture(scope="module")
+def page(browser, url):
+    return opened(browser, url)
+
+
+CHOICES = [
+    {"task": row["task"], "optimizer": row["optimizer"], "size": float(size), "batch": batch, "steps": steps}
+    for row in DATA["rows"]
+    for size in DATA["sizes"]
+    for batch, steps in ((1, 100), (32, 1000), (2**20, 50_000))
+]
+
+
+@pytest.fixture(scope="module")
+def advice(page):
+    return page.evaluate("(cs) => cs.map((c) => [LR.formulas.choose.advise(c), LR.formulas.choose.lines(c)])", CHOICES)
+
+
+def expected_rate(choice):
+    """The rate by the table: that of the size, scaled with the batch."""
+    (row,) = [r for r in DATA["rows"] if (r["task"], r["optimizer"]) == (choice["task"], choice["optimizer"])]
+    entry = [entry for entry in row["start"] if entry.get("above", 0) <= choice["size"]][-1]
+    k = choice["batch"] / entry["batch"]
+    return entry, entry["rate"] * (k if choice["optimizer"] == "sgd" else math.sqrt(k))
+
+
+@needs_chromium
+def test_every_choice_gives_its_row_of_the_table(page, advice):
+    for choice, (told, _) in zip(CHOICES, advice, strict=True):
+        entry, rate = expected_rate(choice)
+        assert told["row"]["id"] == f"{choice['task']}-{choice['optimizer']}"
+        assert told["rate"] == pytest.approx(rate, rel=0.05)
+        assert told["range"][0] <= told["rate"] <= told["range"][1]
+        assert told["sure"] == ("measured" if "claim" in entry else "practice" if "by" in entry else "guess")
+        assert 1 <= told["warmup"] < choice["steps"] / 5
+    assert page.locator("[id^='row-']").count() == len(DATA["rows"])
+
+
+@needs_chromium
+def test_the_lines_for_pytorch_run_and_apply_the_rate(advice):
+    for choice, (told, lines) in zip(CHOICES, advice, strict=True):
+        model = Toy()
+        names = {"model": model}
+        exec(lines["torch"], names)
+        optimizers = names.get("optimizers") or [names["optimizer"]]
+        schedulers = names.get("schedulers") or [names["scheduler"]]
+        assert sorted(map(id, model.parameters())) == sorted(
+            id(p) for each in optimizers for group in each.param_groups for p in group["params"]
+        )
+        share, warmup = names["share"], told["warmup"]
+        assert share(warmup - 1) == pytest.approx(1) and share(choice["steps"]) == pytest.approx(0, abs=1e-9)
+        shares = [share(t) for t in range(0, choice["steps"] + 10, max(1, choice["steps"] // 200))]
+        assert 0 <= min(shares) and max(shares) <= 1
+        assert optimizers[0].param_groups[0]["lr"] == pytest.approx(told["rate"] / warmup)
+        assert {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "muon": "Muon"}[choice["optimizer"]] == type(
+            optimizers[0]
+        ).__name__
+    model(torch.tensor([1, 2])).sum().backward()
+    before = model.hidden[0].weight.clone()
+    for each in (*optimizers, *schedulers):
+        each.step()
+    assert not torch.equal(before, model.hidden[0].weight)
+
+
+@needs_chromium
+def test_muon_gets_the_hidden_matrices_alone(advice):
+    told, lines = next(pair for pair in advice if pair[0]["optimizer"] == "muon")
+    model = Toy()
+    names = {"model": model}
+    exec(lines["torch"], names)
+    assert {id(p) for p in names["hidden"]} == {id(model.hidden[0].weight), id(model.hidden[2].weight)}
+    assert names["optimizers"][1].param_groups[0]["initial_lr"] == told["rest"]
+
+
+ARGUMENTS = {  # of the calls in the lines, as the libraries name them
+    "TrainingArguments": {
+        "max_steps", "per_device_train_batch_size", "learning_rate", "lr_scheduler_type", "warmup_steps",
+        "weight_decay", "adam_beta2",
+    },
+    "Trainer": {"optimizers"},
+    "get_linear_schedule_with_warmup": {"num_warmup_steps", "num_training_steps"},
+    "get_cosine_schedule_with_warmup": {"num_warmup_steps", "num_training_steps"},
+    "create_optimizer_v2": {
+        "lr", "weight_decay", "momentum", "betas", "adjust_lr_fn", "fallback_lr_scale", "fallback_list",
+    },
+    "PolyLRScheduler": {"t_initial", "power", "t_in_epochs", "warmup_t", "warmup_prefix"},
+    "CosineLRScheduler": {"t_initial", "t_in_epochs", "warmup_t", "warmup_prefix"},
+}  # fmt: skip
+
+
+@needs_chromium
+@pytest.mark.parametrize("library", ["transformers", "timm"])
+def test_the_lines_for_other_libraries_are_python_with_known_arguments(advice, library):
+    for _, lines in advice:
+        calls = [node for node in ast.walk(ast.parse(lines[library])) if isinstance(node, ast.Call)]
+        assert calls
+        for call in calls:
+            assert {keyword.arg for keyword in call.keywords} <= ARGUMENTS[call.func.id], lines[library]
+
+
+@needs_chromium
+@pytest.mark.filterwarnings("ignore")
+def test_the_lines_for_timm_run_and_apply_the_rate(advice):
+    timm_or_skip()
+    for choice, (told, lines) in list(zip(CHOICES, advice, strict=True))[::5]:
+        names = {"model": Toy()}
+        exec(lines["timm"], names)
+        optimizer, scheduler = names["optimizer"], names["scheduler"]
+        peak = max(group["initial_lr"] for group in optimizer.param_groups)
+        assert peak == pytest.approx(told["rate"])
+        if choice["optimizer"] == "muon":
+            apart = [group for group in optimizer.param_groups if group.get("use_fallback")]
+            shapes = {tuple(p.shape) for group in apart for p in group["params"]}
+            assert {(5, 4), (2, 4)} <= shapes and not {(6, 4), (4, 6)} & shapes  # embedding and head, not hidden
+        scheduler.step_update(told["warmup"])
+        assert max(group["lr"] for group in optimizer.param_groups) == pytest.approx(peak, rel=0.02)
+        scheduler.step_update(choice["steps"])
+        assert max(group["lr"] for group in optimizer.param_groups) == pytest.approx(0, abs=1e-6 * peak)
+
+
+@needs_chromium
+@pytest.mark.filterwarnings("ignore")
+def test_the_lines_for_transformers_run_and_apply_the_rate(advice, tmp_path, monkeypatch):
+    timm_or_skip()
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("accelerate", reason="transformers' TrainingArguments need it")
+    monkeypatch.chdir(tmp_path)
+    for choice, (told, lines) in list(zip(CHOICES, advice, strict=True))[::11]:
+        names = {"model": Toy()}
+        exec(lines["torch" if choice["optimizer"] == "sgd" else "timm"], names)
+        exec(lines["transformers"], names)
+        arguments = names["arguments"]
+        assert isinstance(arguments, transformers.TrainingArguments) and arguments.max_steps == choice["steps"]
+        if choice["optimizer"] in ("adam", "adamw"):
+            assert arguments.learning_rate == told["rate"] and arguments.warmup_steps == told["warmup"]
+            assert arguments.lr_scheduler_type == told["row"]["schedule"]["value"]
+        else:
+            assert names["trainer"].optimizer is names["optimizer"]
+
+
+def timm_or_skip():
+    try:
+        rosetta.names("timm")
+    except ImportError:
+        pytest.skip("pip install -r requirements-rosetta.lock to try timm's and transformers' lines")
+
+
+@needs_chromium
+def test_adamw_fine_tuning_stands_there_without_a_click(page):
+    readout = page.locator("#explorer-choose .lr-readout").text_content()
+    assert readout.startswith("Start at 2e-5. Search from 1e-5 to 5e-5.")
+    assert "lr=2e-5" in page.locator("#explorer-choose code").first.text_content()
+    assert page.locator("#explorer-choose .lr-answer").get_by_role("link", name="Devlin").count() >= 1
+    assert "2e-5" in page.locator("tr.lr-picked").text_content()
+    assert page.evaluate(
+        "() => { const ids = [...document.querySelectorAll('[id]')].map((e) => e.id); "
+        "return ids.filter((id, k) => ids.indexOf(id) !== k); }"
+    ) == []  # fmt: skip
+
+
+@needs_chromium
+def test_keys_choose_and_the_choice_stands_in_the_address(browser, url):
+    page = opened(browser, url)
+    helper = page.locator("#explorer-choose")
+    helper.get_by_label("What do you train?").focus()
+    for _ in range(2):
+        page.keyboard.press("ArrowDown")
+    assert helper.get_by_label("What do you train?").input_value() == "language-scratch"
+    assert "524,288 tokens" in helper.text_content() and "6e-4" in helper.locator(".lr-readout").text_content()
+    helper.get_by_label("By which optimizer?").select_option("muon")
+    assert "for the rest by AdamW" in helper.locator(".lr-readout").text_content()
+    page.keyboard.press("Tab")
+    helper.get_by_label("batch").focus()
+    page.keyboard.press("ArrowRight")
+    assert "scaled from there" in helper.locator(".lr-answer").text_content()
+    page.wait_for_function("location.hash.includes('batch=20')")
+    told, address = helper.locator(".lr-readout").text_content(), page.url
+    assert "task=language-scratch" in address and "optimizer=muon" in address
+    fresh = browser.new_page()
+    fresh.goto(address)
+    fresh.wait_for_function("document.querySelector('#explorer-choose[data-live] .lr-readout')?.textContent")
+    assert fresh.locator("#explorer-choose .lr-readout").text_content() == told
+    fresh.close()
+    page.close()
+
+
+@needs_chromium
+def test_each_of_the_three_is_copied_whole(browser, url):
+    page = opened(browser, url)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    helper = page.locator("#explorer-choose")
+    for name, code in zip(("PyTorch", "transformers", "timm"), helper.locator("code").all(), strict=True):
+        helper.get_by_role("button", name=f"Copy the {name} line").click()
+        page.wait_for_function(f"navigator.clipboard.readText().then((t) => t === {code.text_content()!r})")
+    page.close()
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", (390, 768, 1280, 1920))
+def test_nothing_overlaps_and_the_height_was_reserved(browser, url, width):
+    page = opened(browser, url, width, has_touch=width == 390)
+    assert page.evaluate(SHIFT) < 0.02
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    helper = page.locator("#explorer-choose")
+    ((_, reserved, height),) = page.evaluate(HEIGHTS)
+    assert 0 <= reserved - height < 100, (reserved, height)
+    for task in DATA["tasks"]:
+        helper.get_by_label("What do you train?").select_option(task)
+        assert page.evaluate(OVERLAPS) == []
+    page.close()
+
+
+@needs_chromium
+def test_without_scripts_the_table_and_a_text_are_there(browser, url):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(url)
+    assert page.get_by_text("This helper needs scripts").is_visible()
+    assert page.locator("table").first.get_by_role("row").count() == 1 + len(DATA["rows"])
+    context.close()

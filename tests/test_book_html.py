@@ -1,5 +1,6 @@
 """What the extension does to a page: lines that wrap keep every character, and punctuation stays with its formula."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
+import lrlib
 from lrlib.claims import Ledger
 
 CODE = '''def f(x):
@@ -27,6 +29,22 @@ def test_the_table_of_names_has_each_name_once_and_a_line_for_it():
         "Callback", "Periodic", "Evaluate", "WeightAverage", "UpdateRatios", "evaluate", "History", "train",
     ]  # fmt: skip
     assert all(row.split("|")[2].strip() for row in table)
+
+
+def test_every_public_name_stands_on_one_page_of_the_package():
+    book = Path(__file__).resolve().parent.parent / "book"
+    told = [name for page in book.glob("api/*.md") for name in book_html.AUTOMODULE.findall(page.read_text("utf-8"))]
+    assert len(told) == len(set(told))
+    made = (getattr(lrlib, name) for name in lrlib.__all__)
+    homes = {value.__module__ for value in made if inspect.isfunction(value) or inspect.isclass(value)}
+    assert homes <= set(told)
+
+
+def test_the_first_page_of_the_package_has_a_table_for_each_other_page():
+    root = Path(__file__).resolve().parent.parent
+    made = book_html.pages(root)
+    assert made.count("| --- | --- |") == made.count("## {doc}") == len(list(root.glob("book/api/*.md")))
+    assert "`cosine <lrlib.schedules.cosine>`" in made and "## {doc}`Schedules </book/api/schedules>`" in made
 
 
 def listing(kind: str, code: str) -> str:

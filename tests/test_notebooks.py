@@ -338,7 +338,7 @@ def test_a_chapter_listed_twice_is_found():
 
 def test_toc_and_files_agree():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    files = [*CHAPTERS, *(ROOT / "book").glob("*.md")]
+    files = [*CHAPTERS, *(ROOT / "book").rglob("*.md")]
     present = {file.relative_to(ROOT).with_suffix("").as_posix() for file in files}
     assert checks.toc_problems(toc, present) == []
 

@@ -1,4 +1,4 @@
-"""A small Sphinx extension: what every page's head says of the book, lines that wrap, and nothing that is not used.
+"""A small Sphinx extension: what every page's head says of it, lines that wrap, and nothing that is not used.
 
 Jupyter Book always adds Thebe's scripts, twice, so that every page begins with an error on the console; this book has
 no Thebe. And docutils gives bibliographies roles that ARIA does not allow there, so that screen readers lose the list.
@@ -12,7 +12,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import cells
 import choose
+import page_form
 
 from lrlib.claims import CLAIMS, Ledger
 
@@ -38,11 +40,6 @@ MARKUP = re.compile(r":\w+:`~?(?:[\w.]+\.)?([^`]*)`")  # what a docstring marks 
 
 ROLES = (' role="list" class="citation-list"', ' class="citation-list"'), (' role="doc-biblioentry"', "")
 
-DESCRIPTION = (
-    "How large a learning rate may be, how to find a good one and how to change it: derived, measured over seeds, and "
-    "every piece of common advice given a verdict."
-)
-
 
 def names(page: str) -> str:
     """A Markdown table of what the modules of an API page offer: each name with a link, and the first line of its text.
@@ -62,6 +59,16 @@ def names(page: str) -> str:
                 line = MARKUP.sub(r"\1", MATHS.sub(r"$\1$", line))
                 rows.append(f"| {{py:obj}}`{name} <{path}.{name}>` | {line} |")
     return "\n".join(rows)
+
+
+def pages(root: Path) -> str:
+    """In Markdown: each page of the package in the order of the table of contents, with its table of names."""
+    files = re.findall(r"file: (book/api/\S+)", (root / "_toc.yml").read_text(encoding="utf-8"))
+    texts = [(file, (root / f"{file}.md").read_text(encoding="utf-8")) for file in files]
+    return "\n\n".join(
+        f"## {{doc}}`{text.partition('# ')[2].partition(chr(10))[0]} </{file}>`\n\n{names(text)}"
+        for file, text in texts
+    )
 
 
 def found(ledger: Ledger, chosen: Sequence[str]) -> str:
@@ -90,7 +97,11 @@ def found(ledger: Ledger, chosen: Sequence[str]) -> str:
 
 
 def generate(app, docname: str, source: list[str]) -> None:
-    """Put in place what a page asks for in a comment: a table of names, or what the book found."""
+    """Put in place what a page asks for in a comment: a table of names, all of them, or what the book found."""
+    if "<!-- pages -->" in source[0]:
+        for path in (Path(app.srcdir) / "book" / "api").glob("*.md"):
+            app.env.note_dependency(str(path))
+        source[0] = source[0].replace("<!-- pages -->", pages(Path(app.srcdir)))
     if "<!-- names -->" in source[0]:
         source[0] = source[0].replace("<!-- names -->", names(source[0]))
     if asked := FOUND.search(source[0]):
@@ -106,15 +117,16 @@ def describe(app, pagename, templatename, context, doctree) -> None:
     if app.config.html_baseurl:
         picture = app.config.html_baseurl.rstrip("/") + "/_static/front/social.jpg"
     title = re.sub("<[^>]*>", "", context.get("title") or "")
+    about = page_form.description(context.get("body", ""), title)
     tags = {
         "og:type": "article",
         "og:site_name": app.config.project,
-        "og:title": title,
-        "og:description": DESCRIPTION,
+        "og:title": html.unescape(title),
+        "og:description": about,
         "og:image": picture,
     }
     lines = [f'<meta property="{name}" content="{html.escape(value)}" />' for name, value in tags.items()]
-    lines += [f'<meta name="description" content="{html.escape(DESCRIPTION)}" />']
+    lines += [f'<meta name="description" content="{html.escape(about)}" />']
     lines += ['<meta name="twitter:card" content="summary_large_image" />']
     context["metatags"] = context.get("metatags", "") + "\n".join(lines)
 
@@ -164,7 +176,10 @@ def clean(app, pagename, templatename, context, doctree) -> None:
 
 
 def setup(app) -> dict:
+    app.connect("source-read", cells.apply)
     app.connect("source-read", generate)
     app.connect("html-page-context", describe)
     app.connect("html-page-context", clean, priority=900)
+    app.connect("build-finished", page_form.finish, priority=400)
+    app.add_js_file("form.js", defer="defer")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

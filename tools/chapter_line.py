@@ -1,4 +1,4 @@
-"""The line under a chapter's title: minutes to read and to run, the notebook to download, and where to open it.
+"""Under a chapter's title: minutes to read and to run, the notebook to download, where to open it; what it found.
 
 Under the book's title it is the sum of all chapters.
 
@@ -15,6 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+import cells
+import opening
+
+from lrlib.claims import Ledger
+
 ROOT = Path(__file__).resolve().parent.parent
 RUN_SECONDS = ROOT / "data" / "run_seconds.json"
 COLAB_BRANCH = "colab"
@@ -26,17 +31,7 @@ SECONDS_A_FIGURE = 20
 SECONDS_A_LINE_OF_CODE = 2
 
 FORMULA = re.compile(r"\$\$.*?\$\$", re.DOTALL)
-FOLDING = {"hide-input", "remove-input", "hide-cell", "remove-cell"}
 MARKUP = re.compile(r"\{[\w:]+\}`|[`$#*_:{}()\[\]|\\-]+")
-
-
-def folded(cell: dict) -> bool:
-    """Whether a reader sees a code cell only after a click, if at all.
-
-    >>> folded({"metadata": {"tags": ["hide-input"]}}), folded({})
-    (True, False)
-    """
-    return not FOLDING.isdisjoint(cell.get("metadata", {}).get("tags", ()))
 
 
 def reading_minutes(notebook: dict) -> int:
@@ -55,7 +50,7 @@ def reading_minutes(notebook: dict) -> int:
             seconds += 60 * len(words) / WORDS_A_MINUTE + SECONDS_A_FORMULA * len(FORMULA.findall(text))
         elif cell["cell_type"] == "code":
             figures = sum("image/png" in output.get("data", {}) for output in cell["outputs"])
-            lines = 0 if folded(cell) else sum(bool(line.strip()) for line in text.splitlines())
+            lines = cells.lines(cell) if cells.shown(cell) == "whole" else 0
             seconds += SECONDS_A_FIGURE * figures + SECONDS_A_LINE_OF_CODE * lines
     return max(5, 5 * round(seconds / 300))
 
@@ -159,6 +154,7 @@ def add_line(app, pagename, templatename, context, doctree) -> None:
         notebook = json.loads(sources[pagename].read_text(encoding="utf-8"))
         download = context["pathto"](f"_sources/{context['sourcename']}", 1)
         new = line(notebook, sources[pagename].stem, download, run_seconds, app.config.lr_repository)
+        new += opening.found(Ledger([sources[pagename]]))
     else:
         return
     context["body"] = context["body"].replace("</h1>", "</h1>\n" + new, 1)

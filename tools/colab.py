@@ -1,9 +1,9 @@
-"""Copies of the chapters for Google Colab, with a first cell that fetches the repository and installs what it needs.
+"""Copies of the chapters for Google Colab and for download: a first cell fetches the repository and installs the book.
 
     tools/colab.py OWNER/NAME FOLDER
 
-The cell is skipped everywhere else. The workflow that publishes the pages puts the copies on a branch, as Colab opens
-notebooks from GitHub only.
+The cell does nothing where the package is installed. The workflow that publishes the pages puts the copies on a
+branch, as Colab opens notebooks from GitHub only.
 """
 
 import copy
@@ -13,27 +13,34 @@ from pathlib import Path
 import nbformat
 from chapter_line import ROOT
 
-INSTALL = """import sys
+INSTALL = """import importlib.util
 
-if "google.colab" in sys.modules:
+if importlib.util.find_spec("lrlib") is None:  # a notebook by itself: fetch the book and install what it needs
     import os
     import subprocess
+    import sys
 
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--editable", "/content/book[chapters]"]
-    subprocess.run(["git", "clone", "--depth=1", "https://github.com/{name}", "/content/book"], check=True)
+    if not os.path.exists("the-learning-rate"):
+        subprocess.run(["git", "clone", "--depth=1", "https://github.com/{name}", "the-learning-rate"], check=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--editable", "the-learning-rate[chapters]"]
     subprocess.run(pip, check=True)
-    sys.path.insert(0, "/content/book")  # an editable package is found by itself only after a restart
-    os.chdir("/content/book/book")"""
+    sys.path.insert(0, os.path.abspath("the-learning-rate"))  # found by itself only after a restart
+    os.chdir("the-learning-rate/book")"""
+
+
+def with_install(notebook, name: str):
+    """A copy whose first cell installs the package of the repository `name`, "owner/name", where it is missing."""
+    fetched = copy.deepcopy(notebook)
+    fetched.cells.insert(0, nbformat.v4.new_code_cell(INSTALL.format(name=name), id="install"))
+    return fetched
 
 
 def for_colab(notebook, name: str):
-    """A copy without outputs whose first cell installs the package of the repository `name`, "owner/name"."""
-    fetched = copy.deepcopy(notebook)
+    """Such a copy without outputs."""
+    fetched = with_install(notebook, name)
     for cell in fetched.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    first = nbformat.v4.new_code_cell(INSTALL.format(name=name), id="install-in-colab")
-    fetched.cells.insert(0, first)
     return fetched
 
 

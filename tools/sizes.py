@@ -14,7 +14,8 @@ import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from chapter_line import ROOT, folded
+from cells import shown
+from chapter_line import ROOT
 
 from lrlib import load_record
 
@@ -75,7 +76,7 @@ def chapter(notebook: dict) -> Chapter:
             continue
         lines = sum(bool(line.strip()) for line in source.splitlines())
         code += lines
-        if not folded(cell):
+        if shown(cell) == "whole":
             visible += lines
             others += len(source.split())
         others += sum(len(text.split()) for text in printed(cell))

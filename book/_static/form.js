@@ -1,0 +1,30 @@
+// What scrolls sideways says so: data-more names the sides on which there is more, and the keyboard reaches it.
+// Printed pages are light, whatever the theme.
+(() => {
+  const BOXES = ".bd-article :is(.lr-frame, .pst-scrollable-table-container, .output.text_html, .claim, figure.results, div.math, mjx-container[display=true], p:has(.math), table)";
+  const ROOM = 2; // px that are lost to rounding
+
+  function mark(box) {
+    const left = box.scrollLeft > ROOM, right = box.scrollLeft + box.clientWidth < box.scrollWidth - ROOM;
+    const scrolls = (left || right) && getComputedStyle(box).overflowX !== "visible";
+    if (!scrolls) { delete box.dataset.more; return; }
+    box.dataset.more = left && right ? "both" : left ? "left" : "right";
+    if (!box.hasAttribute("tabindex")) box.tabIndex = 0;
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    const seen = new ResizeObserver((entries) => entries.forEach((entry) => mark(entry.target)));
+    for (const box of document.querySelectorAll(BOXES)) {
+      seen.observe(box);
+      box.addEventListener("scroll", () => mark(box), { passive: true });
+      for (const picture of box.querySelectorAll("img")) picture.addEventListener("load", () => mark(box));
+    }
+  });
+
+  const root = document.documentElement, print = matchMedia("print");
+  let theme;
+  print.addEventListener("change", () => {
+    if (print.matches) [theme, root.dataset.theme] = [root.dataset.theme, "light"];
+    else if (theme) root.dataset.theme = theme;
+  });
+})();

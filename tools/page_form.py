@@ -1,0 +1,146 @@
+"""What makes a built page fit for every reader: its description, its figures in the dark and on a phone, clean HTML.
+
+A figure of lines on white is shown in the theme's colours in the dark; a photograph, a heat map, or a figure whose text
+speaks of light and dark stays as drawn. On a phone a figure keeps the width at which its text is legible, and scrolls.
+"""
+
+import html
+import re
+from functools import cache
+from pathlib import Path
+
+import colab
+import nbformat
+import numpy as np
+from bs4 import BeautifulSoup
+from matplotlib import rc_params_from_file
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+LONGEST = 160  # characters of a description
+SHORTEST = 60
+SENTENCE = re.compile(r"(?<=[.!?:])\s")
+
+WHITISH, MOSTLY = 205, 0.75  # grey level of bands and grids, and the share of a line plot that is lighter
+SAYS_COLOUR = re.compile(r"\b(?:dark|light|black|white)(?:er|est|s)?\b", re.IGNORECASE)
+LEGIBLE = 10  # CSS pixels of the smallest text
+TEXT_SIZES = ("legend.fontsize", "xtick.labelsize", "ytick.labelsize", "font.size")
+OWN_SIZE = re.compile(r"\b(?:font|label|title)_?size=(\d+(?:\.\d+)?)\b")
+
+VIEWPORT = re.compile(r'\s*<meta name="viewport"[^>]*>')
+SAME_ID = re.compile(r' id="(?:proof|exercise|solution)(?:-content)?"')
+SIDEBAR = '<div id="pst-primary-sidebar" class'
+FIGURE = re.compile(r'(<figure class="align-default" id="[^"]*">\s*)(<img\b[^>]*>)(.*?</figure>)', re.DOTALL)
+ATTRIBUTE = re.compile(r'\b(src|alt)="([^"]*)"')
+
+
+def description(body: str, title: str) -> str:
+    """What a page is about: its first paragraphs or points without formulas, up to 160 characters of whole sentences.
+
+    >>> description("<h1>Steps</h1><p>Short.</p><p>How long a step may be, and what happens to those that are longer. "
+    ...     "It goes on.</p><p>And this.</p>", "Steps")
+    'How long a step may be, and what happens to those that are longer. It goes on. And this.'
+    >>> description("", "Index")
+    'Index, a page of the book The Learning Rate.'
+    """
+    said = ""
+    for block in BeautifulSoup(body, "html.parser").select("p, li"):
+        if (
+            block.select(".math, p, li")
+            or "lr-chapter-line" in (block.get("class") or ())
+            or block.find_parent("details")
+        ):
+            continue
+        for sentence in SENTENCE.split(" ".join(block.get_text().split())):
+            whole = f"{said} {sentence}".strip()
+            if not said and (len(sentence) < SHORTEST or len(sentence) > 2 * LONGEST):
+                continue
+            if said and len(whole) > LONGEST:
+                return said
+            said = whole if len(whole) <= LONGEST else f"{whole[:LONGEST].rpartition(' ')[0]} …"
+    return said or f"{title}, a page of the book The Learning Rate."
+
+
+def line_plot(picture: Image.Image) -> bool:
+    """Whether a picture is lines, points, bands or a few bars on white, and no photograph or heat map."""
+    return float((np.asarray(picture.convert("RGB")).min(2) >= WHITISH).mean()) >= MOSTLY
+
+
+@cache
+def style_sizes() -> list[float]:
+    """The sizes of text in the book's style, in points."""
+    style = dict(rc_params_from_file(ROOT / "lrlib" / "book.mplstyle", use_default_template=False))
+    return [float(style[name]) for name in TEXT_SIZES]
+
+
+def least_points(code: str) -> float:
+    """The smallest text, in points, that figures may have: of the book's style, or as code sets it.
+
+    >>> least_points("ax.plot(x)"), least_points("ax.text(0, 0, 'a', fontsize=8)")
+    (9.5, 8.0)
+    """
+    return min([*style_sizes(), *map(float, OWN_SIZE.findall(code))])
+
+
+def least_width(picture: Image.Image, points: float) -> int | None:
+    """The width in CSS pixels at which text of so many points is 10 pixels high; None for a picture without inches.
+
+    >>> picture = Image.new("RGB", (720, 360))
+    >>> picture.info["dpi"] = (100, 100)
+    >>> least_width(picture, 9)
+    576
+    """
+    if "dpi" not in picture.info:
+        return None
+    return round(picture.width / picture.info["dpi"][0] * 72 / points * LEGIBLE)
+
+
+def framed(page: str, folder: Path, points: float) -> str:
+    """Each figure of a page in a frame that scrolls, with the width that it needs; line plots are marked."""
+
+    def frame(match: re.Match) -> str:
+        start, tag, rest = match.groups()
+        attributes = dict(ATTRIBUTE.findall(tag))
+        file = folder / html.unescape(attributes["src"])
+        if not file.exists():
+            return match[0]
+        with Image.open(file) as picture:
+            width = least_width(picture, points)
+            if width is None:
+                return match[0]
+            coloured = SAYS_COLOUR.search(attributes.get("alt", "")) or SAYS_COLOUR.search(re.sub("<[^>]*>", "", rest))
+            kind = ' class="lr-plot"' if line_plot(picture) and not coloured else ""
+        tag = tag.replace("<img", f'<img{kind} style="--least: {width}px"', 1)
+        return f'{start}<div class="lr-frame">{tag}</div>{rest}'
+
+    return FIGURE.sub(frame, page)
+
+
+def tidy(page: str) -> str:
+    """A page with one viewport, without the ids that every proof and exercise has, and with its sidebar a landmark.
+
+    >>> tidy('<meta name="viewport" content="a" /> <meta name="viewport" content="b"/><p id="proof"><p id="own">')
+    '<meta name="viewport" content="a" /><p><p id="own">'
+    """
+    if first := VIEWPORT.search(page):
+        page = page[: first.end()] + VIEWPORT.sub("", page[first.end() :])
+    return SAME_ID.sub("", page).replace(SIDEBAR, f'<div role="region" aria-label="The book"{SIDEBAR[4:]}')
+
+
+def finish(app, exception) -> None:
+    """Tidy the pages that this build has written, and let the notebooks that readers download install the book."""
+    if exception is not None or app.builder.format != "html":
+        return
+    root = Path(app.outdir)
+    for path in sorted(root.rglob("*.html")):
+        page, code = path.read_text(encoding="utf-8"), ""
+        source = Path(app.srcdir) / path.relative_to(root).with_suffix(".ipynb")
+        if source.exists():
+            notebook = nbformat.read(source, 4)
+            code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+            if app.config.lr_repository:
+                fetched = colab.with_install(notebook, app.config.lr_repository)
+                nbformat.write(fetched, root / "_sources" / source.relative_to(app.srcdir))
+        done = tidy(page if 'class="lr-frame"' in page else framed(page, path.parent, least_points(code)))
+        if done != page:
+            path.write_text(done, encoding="utf-8")

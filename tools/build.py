@@ -36,12 +36,17 @@ def fingerprint() -> str:
     names += [
         "tools/build.py",
         "tools/book_html.py",
+        "tools/cells.py",
         "tools/chapter_line.py",
+        "tools/colab.py",
+        "tools/opening.py",
+        "tools/page_form.py",
         "tools/choose.py",
         "data/choose.json",
         "tools/previews.py",
         "tools/maths.py",
         "tools/page_weight.py",
+        "tools/search_index.py",
         "tools/mathjax/typeset.js",
         "data/run_seconds.json",
     ]

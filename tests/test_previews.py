@@ -25,6 +25,20 @@ def test_what_pages_link_to_is_collected_without_ids_and_links(tmp_path):
     }
 
 
+def test_terms_come_with_their_meaning_and_verdicts_and_sources_are_shown(tmp_path):
+    targets = """<dl class="glossary"><dt id="term-rate">rate</dt><dd><p>how far</p></dd><dt id="term-x">x</dt></dl>
+    <div class="claim holds" id="claim-J1"><p>It does.</p></div><div class="citation" id="id3"><p>A book.</p></div>"""
+    (tmp_path / "b.html").write_text(targets, encoding="utf-8")
+    links = "".join(f'<a href="b.html#{name}">x</a>' for name in ("term-rate", "term-x", "claim-J1", "id3"))
+    (tmp_path / "a.html").write_text(links, encoding="utf-8")
+    assert previews.previews(tmp_path) == {
+        "b.html#term-rate": "<dl><dt>rate</dt><dd><p>how far</p></dd></dl>",
+        "b.html#term-x": "<dl><dt>x</dt></dl>",
+        "b.html#claim-J1": '<div class="claim holds"><p>It does.</p></div>',
+        "b.html#id3": '<div class="citation"><p>A book.</p></div>',
+    }
+
+
 @pytest.fixture(scope="module")
 def page():
     from playwright.sync_api import sync_playwright
@@ -75,10 +89,45 @@ def test_the_keyboard_shows_a_theorem_of_another_page_and_escape_hides_it(page):
 
 
 @needs_chromium
+@pytest.mark.parametrize(
+    ("name", "link", "kind"),
+    [
+        ("annealing", "a[href*='bibliography.html#']", ".citation"),
+        ("annealing", ".lr-found a", ".claim"),
+        ("glossary", "a[href^='#term-']", "dt"),
+    ],
+)
+def test_a_first_tap_shows_what_a_link_leads_to_and_a_second_one_follows_it(page, name, link, kind):
+    context = page.context.browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    phone = context.new_page()
+    phone.goto((HTML / "book" / f"{name}.html").as_uri())
+    chosen, tip = phone.locator(f".bd-article:not(.lr-preview) {link}").first, phone.locator("#lr-preview")
+    before = phone.url
+    chosen.tap()
+    tip.wait_for()
+    assert tip.locator(kind).count() == 1 and phone.url == before
+    assert phone.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    chosen.tap()
+    phone.wait_for_url(lambda url: url != before)
+    context.close()
+
+
+@needs_chromium
+def test_a_tap_beside_a_preview_closes_it(page):
+    context = page.context.browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    phone = context.new_page()
+    phone.goto((HTML / "book" / "annealing.html").as_uri())
+    phone.locator(".lr-found a").first.tap()
+    phone.locator("#lr-preview").wait_for()
+    phone.locator("h1").first.tap()
+    phone.locator("#lr-preview").wait_for(state="hidden")
+    context.close()
+
+
+@needs_chromium
 def test_a_link_to_a_section_shows_nothing(page):
-    page.goto((HTML / "book" / "api.html").as_uri())
-    section = page.locator(".bd-article a.reference.internal[href^='#']:not([href^='#equation'])")
-    links = [link for link in section.all() if page.locator(f"section[id='{link.get_attribute('href')[1:]}']").count()]
-    links[0].hover()
+    page.goto((HTML / "book" / "annealing.html").as_uri())
+    page.evaluate("document.querySelector('.lr-chapter-line a').href = '#exercises'")
+    page.locator(".lr-chapter-line a").hover()
     page.wait_for_timeout(600)
     assert page.locator("#lr-preview").is_hidden()

@@ -69,8 +69,8 @@ def line_plot(picture: Image.Image) -> bool:
 @cache
 def style_sizes() -> list[float]:
     """The sizes of text in the book's style, in points."""
-    style = dict(rc_params_from_file(ROOT / "lrlib" / "book.mplstyle", use_default_template=False))
-    return [float(style[name]) for name in TEXT_SIZES]
+    style = rc_params_from_file(ROOT / "lrlib" / "book.mplstyle", use_default_template=False)
+    return [float(value) for name, value in style.items() if name in TEXT_SIZES]
 
 
 def least_points(code: str) -> float:

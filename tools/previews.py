@@ -1,7 +1,7 @@
 """What a link shows when a reader points at it: _static/previews-data.js, made from the built pages.
 
-The theorems, equations, figures and exercises that links lead to are copied into one script, as a page opened from
-disk cannot read another page. _static/previews.js loads it when it is first needed.
+The theorems, equations, figures, exercises, verdicts, sources and terms that links lead to are copied into one script,
+as a page opened from disk cannot read another page. _static/previews.js loads it when it is first needed.
 """
 
 import copy
@@ -12,7 +12,8 @@ from urllib.parse import unquote
 
 from bs4 import BeautifulSoup, SoupStrainer, Tag
 
-KINDS = ("math", "proof", "exercise")  # classes; a figure is a figure
+KINDS = ("math", "proof", "exercise", "citation", "claim")  # classes; a figure is a figure, a term a term
+TERM = "term-"  # how the id of a glossary's term begins
 GLYPH = re.compile(r'<path id="(TEX-[^"]+)" d="([^"]*)"')
 LINK = re.compile(r'<a (?![^>]*\bheaderlink\b)[^>]*\bhref="([^"#:]+\.html)?#([^"]+)"')
 
@@ -40,8 +41,15 @@ def preview(element: Tag) -> str | None:
     '<div class="proof">Lemma</div>'
     >>> preview(BeautifulSoup('<section id="s">long</section>', "html.parser").section)
     """
+    if element.name == "dt" and str(element.get("id")).startswith(TERM):
+        meaning = element.find_next_sibling("dd")
+        return f"<dl>{_bare(element)}{_bare(meaning) if meaning else ''}</dl>"
     if element.name != "figure" and not set(KINDS) & set(element.get_attribute_list("class")):
         return None
+    return _bare(element)
+
+
+def _bare(element: Tag) -> str:
     element = copy.copy(element)
     for link in element.find_all("a"):
         if "headerlink" in link.get_attribute_list("class"):
@@ -59,7 +67,9 @@ def previews(root: Path) -> dict[str, str]:
     found = {}
     for page, ids in sorted(linked(pages).items()):
         if page in pages:
-            elements = BeautifulSoup(pages[page], "html.parser", parse_only=SoupStrainer(id=list(ids)))
+            terms = any(name.startswith(TERM) for name in ids)  # beside which stands what they mean
+            wanted = SoupStrainer("dl") if terms else SoupStrainer(id=list(ids))
+            elements = BeautifulSoup(pages[page], "html.parser", parse_only=wanted)
             for element in elements.find_all(id=list(ids)):
                 key = f"{page.relative_to(root.resolve()).as_posix()}#{element['id']}"
                 if (shown := preview(element)) is not None:

@@ -1,5 +1,5 @@
-// A link to a theorem, an equation, a figure or an exercise shows it while the pointer or the focus is on the link.
-// What there is to show is in previews-data.js, which tools/previews.py makes.
+// A link to a theorem, an equation, a figure, an exercise, a verdict, a source or a term shows it while the pointer or
+// the focus is on the link; where there is no pointer, a first tap shows it and a second one follows the link. What there is to show is in previews-data.js, which tools/previews.py makes.
 window.LR = window.LR || {};
 
 (() => {
@@ -68,7 +68,22 @@ window.LR = window.LR || {};
       link.addEventListener("pointerleave", () => later(hide));
       link.addEventListener("focus", () => { hide(); show(link); });
       link.addEventListener("blur", hide);
+      let first = false;
+      link.addEventListener("pointerdown", (event) => {
+        first = event.pointerType === "touch" && (current !== link || tip.hidden);
+        tip.classList.toggle("lr-tapped", event.pointerType === "touch");
+      });
+      link.addEventListener("click", async (event) => {
+        if (!first) return;
+        first = false;
+        event.preventDefault();
+        if (!(await load())[link.href.replace(root, "")]) location.href = link.href;
+        else if (current !== link) { hide(); show(link); }
+      });
     }
+    document.addEventListener("pointerdown", (event) => {
+      if (!tip.contains(event.target) && !current?.contains(event.target)) hide();
+    });
     document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
   });
 })();

@@ -1,0 +1,229 @@
+"""The form of the built pages: what their HTML holds, and what a reader sees on a phone, in the dark and on paper."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import page_form
+import pytest
+from browser import HTML, built_book, needs_chromium
+from bs4 import BeautifulSoup
+from chromium import LAUNCH
+from PIL import Image
+
+STATIC = Path(__file__).resolve().parent.parent / "book" / "_static"
+ID = re.compile(r'<[a-zA-Z][^<>]*?\sid="([^"]+)"')
+VIEWPORT = '<meta name="viewport"'
+ABOUT = re.compile(r'<meta name="description" content="([^"]*)"')
+RAW_TEX = re.compile(r"\$[^$\s][^$]*\$|\\[a-zA-Z]+")
+CHAPTERS = ("annealing", "adamw", "range_test", "warm_restarts", "ledger", "rosetta")
+
+
+def flaws(pages: dict[str, str]) -> list[str]:
+    """What is wrong with the HTML of pages, a line each."""
+    found, abouts = [], Counter()
+    for name, page in pages.items():
+        text = re.sub(r"<(script|style)\b.*?</\1>", "", page, flags=re.DOTALL)
+        found += [
+            f"{name}: {count} times the id {key}" for key, count in Counter(ID.findall(text)).items() if count > 1
+        ]
+        if page.count(VIEWPORT) != 1:
+            found.append(f"{name}: {page.count(VIEWPORT)} viewports")
+        about = ABOUT.findall(page)
+        if len(about) != 1 or not about[0]:
+            found.append(f"{name}: {len(about)} descriptions")
+        abouts.update(about)
+        sources = BeautifulSoup(text, "html.parser").select(".citation")
+        found += [f"{name}: raw TeX in {raw[0]}" for source in sources if (raw := RAW_TEX.search(source.get_text()))]
+    return found + [f"{count} pages say: {about}" for about, count in abouts.items() if count > 1]
+
+
+@needs_chromium
+def test_no_page_has_doubled_ids_viewports_or_descriptions_and_no_source_has_raw_tex():
+    paths = [path for path in built_book().rglob("*.html") if "_static" not in path.parts]
+    paths.remove(HTML / "index.html")  # sends the reader on
+    assert flaws({path.relative_to(HTML).as_posix(): path.read_text(encoding="utf-8") for path in paths}) == []
+
+
+def test_such_flaws_are_found():
+    bad = (
+        f'{VIEWPORT}>{VIEWPORT}><meta name="description" content="x"><p id="a"><p id="a"><i class="citation">$O(1)$</i>'
+    )
+    assert flaws({"a": bad, "b": bad.replace('id="a"', "")}) == [
+        "a: 2 times the id a",
+        "a: 2 viewports",
+        "a: raw TeX in $O(1)$",
+        "b: 2 viewports",
+        "b: raw TeX in $O(1)$",
+        "2 pages say: x",
+    ]
+
+
+def drawn(draw, tmp_path) -> Image.Image:
+    with plt.rc_context({"figure.dpi": 110}):
+        fig, ax = plt.subplots(figsize=(5.8, 3.4))
+        draw(ax)
+        fig.savefig(tmp_path / "figure.png")
+        plt.close(fig)
+    return Image.open(tmp_path / "figure.png")
+
+
+NOISE = np.random.default_rng(0).random((40, 40))
+X = np.linspace(0, 6, 200)
+
+
+@pytest.mark.parametrize(
+    ("draw", "lines"),
+    [
+        (lambda ax: ax.plot(X, np.sin(X)), True),
+        (lambda ax: (ax.plot(X, np.sin(X)), ax.fill_between(X, -1, 1, alpha=0.15)), True),
+        (lambda ax: ax.plot(NOISE, "o", ms=8, alpha=0.3), False),
+        (lambda ax: ax.bar(range(5), [1, 4, 2, 3, 1], width=0.3), True),
+        (lambda ax: ax.imshow(NOISE, aspect="auto"), False),
+        (lambda ax: ax.pcolormesh(NOISE, cmap="Blues_r"), False),
+        (lambda ax: ax.contourf(NOISE, 12), False),
+    ],
+    ids=["lines", "band", "crowd", "bars", "picture", "heat map", "contours"],
+)
+def test_line_plots_are_told_from_pictures(draw, lines, tmp_path):
+    assert page_form.line_plot(drawn(draw, tmp_path)) is lines
+
+
+def test_a_figure_is_framed_with_its_width_and_one_whose_text_speaks_of_dark_is_kept(tmp_path):
+    drawn(lambda ax: ax.plot(X, X), tmp_path)
+    figure = (
+        '<figure class="align-default" id="f">\n<img alt="{}" src="figure.png" />\n<figcaption>{}</figcaption></figure>'
+    )
+    framed = page_form.framed(figure.format("A line.", "It rises."), tmp_path, 9.5)
+    width = round(5.8 * 72 / 9.5 * 10)
+    assert f'<div class="lr-frame"><img class="lr-plot" style="--least: {width}px" alt="A line."' in framed
+    assert "lr-plot" not in page_form.framed(figure.format("A line.", "<b>Dark</b> is low."), tmp_path, 9.5)
+    assert "lr-plot" not in page_form.framed(figure.format("The black line.", "It rises."), tmp_path, 9.5)
+    assert page_form.framed(figure.replace("figure.png", "gone.png"), tmp_path, 9.5).count("lr-frame") == 0
+
+
+# What scrolls without a sign, what has a sign and does not scroll, and figures with text below ten pixels.
+FORM = """() => {
+  const said = (box) => `${box.tagName}.${box.className}: ${box.textContent.trim().slice(0, 50)}`, found = [];
+  for (const box of document.querySelectorAll(".bd-article *")) {
+    if (box.closest("details:not([open]), .lr-explorer, svg") || box.tagName === "PRE" || !box.clientWidth) continue;
+    const scrolls = ["auto", "scroll"].includes(getComputedStyle(box).overflowX) && box.scrollWidth > box.clientWidth + 2;
+    if (scrolls !== "more" in box.dataset) found.push(`${scrolls ? "no sign" : "a sign in vain"}: ${said(box)}`);
+    if (scrolls && box.tabIndex < 0) found.push(`no way for the keyboard: ${said(box)}`);
+  }
+  for (const picture of document.querySelectorAll(".lr-frame img")) {
+    const least = parseFloat(picture.style.getPropertyValue("--least"));
+    if (!(picture.getBoundingClientRect().width >= least - 1)) found.push(`small text: ${picture.alt.slice(0, 50)}`);
+  }
+  return found;
+}"""
+BAD = """<article class="bd-article"><div style="overflow-x: auto; width: 200px"><div style="width: 400px">wide</div></div>
+<div data-more="right">narrow</div><div class="lr-frame"><img alt="tiny" style="--least: 500px; width: 300px"></div></article>"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(**LAUNCH)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def phone(browser):
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, color_scheme="dark"
+    )
+    yield context.new_page()
+    context.close()
+
+
+def settled(page, name):
+    page.goto((built_book() / "book" / f"{name}.html").as_uri())
+    page.evaluate("document.querySelectorAll('img').forEach((picture) => { picture.loading = 'eager'; })")
+    page.wait_for_function("[...document.images].every((picture) => picture.complete)")
+    page.wait_for_timeout(100)
+
+
+@needs_chromium
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_on_a_phone_what_scrolls_says_so_and_text_in_figures_is_legible(phone, name):
+    settled(phone, name)
+    assert phone.evaluate(FORM) == []
+
+
+@needs_chromium
+def test_a_bad_form_is_found(phone):
+    phone.set_content(BAD)
+    kinds = [line.partition(":")[0] for line in phone.evaluate(FORM)]
+    assert kinds == ["no sign", "no way for the keyboard", "a sign in vain", "small text"]
+
+
+@needs_chromium
+def test_the_sign_follows_the_scrolling_and_the_first_column_stays(phone):
+    settled(phone, "rosetta")
+    table = phone.locator("[data-more]:has(table)").first
+    assert table.get_attribute("data-more") == "right"
+    column = table.locator("tbody tr").first.locator("th, td").first
+    left = column.bounding_box()["x"]
+    table.evaluate("(box) => { box.scrollLeft = 40; }")
+    phone.wait_for_function("(box) => box.dataset.more === 'both'", arg=table.element_handle())
+    assert abs(column.bounding_box()["x"] - left) < 20
+    table.evaluate("(box) => { box.scrollLeft = box.scrollWidth; }")
+    phone.wait_for_function("(box) => box.dataset.more === 'left'", arg=table.element_handle())
+
+
+def ground(page, box, tmp_path) -> tuple[int, ...]:
+    """The commonest colour of what is shown of an element."""
+    box.scroll_into_view_if_needed()
+    box.screenshot(path=tmp_path / "shown.png")
+    with Image.open(tmp_path / "shown.png") as picture:
+        colours = picture.convert("RGB").getcolors(picture.width * picture.height)
+    return max(colours)[1]
+
+
+@needs_chromium
+def test_line_plots_have_the_ground_of_the_page_in_the_dark_and_pictures_keep_theirs(browser, tmp_path):
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="dark")
+    settled(page, "scale_invariance")
+    behind = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    body = tuple(int(number) for number in re.findall(r"\d+", behind)[:3])
+    plot = ground(page, page.locator("img.lr-plot").first, tmp_path)
+    assert max(abs(a - b) for a, b in zip(plot, body, strict=True)) < 6
+    kept = page.locator(".lr-frame img:not(.lr-plot)").first
+    assert min(ground(page, kept, tmp_path)) > 150
+    page.close()
+
+
+@needs_chromium
+def test_paper_is_light_whatever_the_theme(browser):
+    page = browser.new_page(color_scheme="dark")
+    settled(page, "annealing")
+    theme = "document.documentElement.dataset.theme"
+    assert page.evaluate(theme) == "dark"
+    page.emulate_media(media="print")
+    page.wait_for_function(f"{theme} === 'light'")
+    page.emulate_media(media="screen")
+    page.wait_for_function(f"{theme} === 'dark'")
+    page.close()
+
+
+@needs_chromium
+def test_copying_needs_no_pointer_and_verdicts_have_signs(phone):
+    settled(phone, "adamw")
+    button = phone.locator("div.cell_input:not(details div) button.copybtn").first
+    assert float(button.evaluate("(button) => getComputedStyle(button).opacity")) > 0.5
+    kinds = ("holds", "holds-with-a-condition", "corrected", "does-not-hold", "open-at-scale", "answered")
+    signs = phone.evaluate(
+        """(kinds) => kinds.map((kind) => {
+          const item = document.querySelector(".lr-found li");
+          item.className = kind;
+          return getComputedStyle(item.querySelector(".lr-verdict"), "::before").content.split("/")[0];
+        })""",
+        list(kinds),
+    )
+    assert len(set(signs)) == len(kinds) and all(sign.strip("\" '") for sign in signs)

@@ -21,7 +21,9 @@ SCHEDULES = {"linear": "linear to zero", "cosine": "cosine to zero"}
 
 @cache
 def ledger() -> Ledger:
-    return Ledger(sorted((ROOT / "book").glob("*.ipynb")))
+    """The verdicts of the chapters in the table of contents."""
+    files = re.findall(r"file: (book/\w+)$", (ROOT / "_toc.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    return Ledger(path for path in (ROOT / f"{file}.ipynb" for file in files) if path.exists())
 
 
 @cache
@@ -67,6 +69,8 @@ def facts(whole: dict) -> Iterator[dict]:
     for row in whole["rows"]:
         yield from row["start"]
         yield from (row[name] for name in ("search", "schedule", "warmup"))
+        if isinstance(row.get("note"), dict):
+            yield row["note"]
     for changes in whole["changes"].values():
         yield from changes.values()
 
@@ -83,9 +87,16 @@ def change(whole: dict, row: dict, what: str) -> dict:
     return next(changes[key] for key in keys if key in changes)
 
 
+def is_measured(fact: dict) -> bool:
+    """Whether a fact has a claim, and, if it has a citation as well, that claim is settled as the fact says."""
+    if "claim" not in fact or "by" not in fact:
+        return "claim" in fact
+    return fact["claim"] in ledger().settled and ledger().verdict(fact["claim"]) == fact["verdict"]
+
+
 def source(fact: dict) -> str:
     """In Markdown where a fact is from: measured here, usual practice with its citation, or a guess."""
-    if "claim" in fact:
+    if is_measured(fact):
         (place, *_) = ledger().settled[fact["claim"]]
         return f'● <a href="{place.chapter}.html#claim-{fact["claim"]}">{fact["claim"]}</a>'
     if "by" in fact:
@@ -122,7 +133,9 @@ def cells(whole: dict, row: dict) -> Iterator[tuple[str, str, str]]:
         mark = "" if again else f'<span class="lr-source" id="from-{row["id"]}-start-{k}">{source(entry)}</span>'
         lines.append(f"**{short(entry['rate'])}** {label} {mark}".replace("  ", " ").strip())
     if "note" in row:
-        lines.append(f'<span class="lr-source" id="from-{row["id"]}-note">{row["note"]}</span>')
+        note = row["note"]
+        text = note if isinstance(note, str) else f"{note['value']} {source(note)}"
+        lines.append(f'<span class="lr-source" id="from-{row["id"]}-note">{text}</span>')
     yield "start", "<br>".join(lines), ""
     search = row["search"]
     span = (

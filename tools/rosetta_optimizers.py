@@ -89,11 +89,11 @@ MUON = (
     (
         "Muon, scaled as by its authors",
         "An orthogonal step times √max(1, outputs/inputs): {doc}`muon` derives it.",
-        "Columns: the RMS over η of a first step, for two matrices and a bias; what λ = 0.5 leaves of a matrix and of "
-        "a bias of ones without gradient; the λ of the line without that argument. PyTorch takes matrices only. optax "
-        "moves biases by Adam with Nesterov's momentum. `weight_decay` does not reach the biases of optax and Keras; "
-        "`adam_weight_decay` does. Keras has no such scaling: without `rms_rate` it has none at all. In optax and "
-        "Keras a matrix is inputs × outputs.",
+        "Columns: the RMS over η of a first step, for matrices of 48 outputs and 16 inputs, of 16 and 48, and for "
+        "a bias; what λ = 0.5 leaves of ones in a matrix and in a bias without gradient; the λ of the line "
+        "without that argument. PyTorch takes matrices only. optax moves biases by Adam with Nesterov's momentum. "
+        "`weight_decay` does not reach the biases of optax and Keras; `adam_weight_decay` does. Keras has no such "
+        "scaling: without `rms_rate` it has none at all. optax and Keras hold a matrix as inputs × outputs.",
         {
             "lrlib": "lrlib.Muon(weight_decay=decay).optimizer([weight], lr=0.1)",
             "PyTorch": "torch.optim.Muon([weight], lr=0.1, weight_decay=decay)",
@@ -254,7 +254,7 @@ SECTIONS: tuple[tuple[str, tuple, list[str], Callable], ...] = (
     (
         "muon",
         MUON,
-        ["48 outputs, 16 inputs", "16 outputs, 48 inputs", "bias", "left of a matrix", "left of a bias", "default λ"],
+        ["48 × 16", "16 × 48", "bias", "matrix left", "bias left", "default λ"],
         muon,
     ),
 )

@@ -67,7 +67,9 @@ def drawn(draw, tmp_path) -> Image.Image:
         draw(ax)
         fig.savefig(tmp_path / "figure.png")
         plt.close(fig)
-    return Image.open(tmp_path / "figure.png")
+    with Image.open(tmp_path / "figure.png") as picture:
+        picture.load()
+    return picture
 
 
 NOISE = np.random.default_rng(0).random((40, 40))
@@ -109,7 +111,8 @@ FORM = """() => {
   const said = (box) => `${box.tagName}.${box.className}: ${box.textContent.trim().slice(0, 50)}`, found = [];
   for (const box of document.querySelectorAll(".bd-article *")) {
     if (box.closest("details:not([open]), .lr-explorer, svg") || box.tagName === "PRE" || !box.clientWidth) continue;
-    const scrolls = ["auto", "scroll"].includes(getComputedStyle(box).overflowX) && box.scrollWidth > box.clientWidth + 2;
+    const wide = box.scrollWidth > box.clientWidth + 2;
+    const scrolls = wide && ["auto", "scroll"].includes(getComputedStyle(box).overflowX);
     if (scrolls !== "more" in box.dataset) found.push(`${scrolls ? "no sign" : "a sign in vain"}: ${said(box)}`);
     if (scrolls && box.tabIndex < 0) found.push(`no way for the keyboard: ${said(box)}`);
   }
@@ -119,8 +122,10 @@ FORM = """() => {
   }
   return found;
 }"""
-BAD = """<article class="bd-article"><div style="overflow-x: auto; width: 200px"><div style="width: 400px">wide</div></div>
-<div data-more="right">narrow</div><div class="lr-frame"><img alt="tiny" style="--least: 500px; width: 300px"></div></article>"""
+BAD = """<article class="bd-article">
+<div style="overflow-x: auto; width: 200px"><div style="width: 400px">wide</div></div>
+<div data-more="right">narrow</div>
+<div class="lr-frame"><img alt="tiny" style="--least: 500px; width: 300px"></div></article>"""
 
 
 @pytest.fixture(scope="module")

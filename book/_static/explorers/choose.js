@@ -72,9 +72,11 @@ optimizers = [
 # after every update: step() of both optimizers, then of both schedulers`
       : `scheduler = ${scheduler}(optimizer, share)
 # after every update: optimizer.step(), then scheduler.step()`;
+    const { alpha } = data.tasks[a.task];
+    const lora = alpha ? `# the adapter, by peft: get_peft_model(model, LoraConfig(r=16, lora_alpha=${alpha}, target_modules="all-linear"))\n` : "";
     return `${form === "cosine" ? "import math\n\n" : ""}import torch
 
-${torchOptimizer(a)}
+${lora}${torchOptimizer(a)}
 steps, warmup = ${a.steps}, ${a.warmup}
 
 def share(t):

@@ -28,7 +28,7 @@ GROUPS = (
         '`groups` is `[{"params": [body], "lr": 0.01}, {"params": [head], "lr": 0.1}]`. The schedules of PyTorch, timm '
         "and transformers multiply the rate that each group was made with; lrlib takes one schedule a group. optax and "
         "Keras have no groups: optax scales a part, Keras (with its own `SGD` and `PolynomialDecay`) finds an "
-        "optimizer by the name of the variable.",
+        "optimizer by the name of the variable. {doc}`fine_tuning` says when groups pay.",
         {
             "lrlib": "lrlib.ScheduleLR(SGD(groups), [lrlib.polynomial(rate, total_iters=100) for rate in (0.01, 0.1)])",
             "PyTorch": "PolynomialLR(SGD(groups), total_iters=100)",

@@ -303,6 +303,19 @@ def test_adamw_fine_tuning_stands_there_without_a_click(page):
 
 
 @needs_chromium
+@pytest.mark.parametrize("width", (390, 1280))
+def test_from_the_front_page_it_is_one_click(browser, url, width):
+    page = browser.new_page(viewport={"width": width, "height": 850})
+    page.goto(url.replace("choose.html", "index.html"))
+    link = page.get_by_role("main").get_by_role("link", name="How to choose").first
+    assert link.bounding_box()["y"] < 850
+    link.click()
+    told = page.get_by_text("Fine-tuning a language model with AdamW: start at 2e-5")
+    assert told.bounding_box()["y"] < 850
+    page.close()
+
+
+@needs_chromium
 def test_keys_choose_and_the_choice_stands_in_the_address(browser, url):
     page = opened(browser, url)
     helper = page.locator("#explorer-choose")

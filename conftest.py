@@ -33,7 +33,9 @@ OF_THE_BOOK = (
     "test_rosetta",
     "test_sizes",
     "test_style",
+    "test_search",
     "test_types",
+    "test_weight",
 )
 SECONDS = "lrlib/seconds"
 _seconds: dict[str, float] = defaultdict(float)

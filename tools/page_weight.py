@@ -15,8 +15,8 @@ import maths
 from PIL import Image
 from sphinx.errors import ExtensionError
 
-ICON = re.compile(r'<i class="([^"]*\bfa-[^"]*)"([^>]*)>\s*</i>')
-LOOKS = {"fa-solid", "fa-lg"}
+ICON = re.compile(r'<(i|span) class="([^"]*\bfa-[^"]*)"([^>]*)>\s*</\1>')
+LOOKS = {"fas": "", "fa-solid": "", "fa-lg": "lr-icon-large"}  # classes beside that of the icon
 PICTURE = re.compile(r"<img\b[^>]*>")
 SOURCE = re.compile(r'\bsrc="([^":?]+)"')
 SIZED = re.compile(r"\b(?:width|height)[=:]")
@@ -25,6 +25,7 @@ FONT_AWESOME = re.compile(r'<script[^>]*\bsrc="[^"]*/fontawesome\.js[^"]*"[^>]*>
 SPHINX_SEARCH = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js"></script>')
 OPTIONS = re.compile(r'<script src="[^"]*/documentation_options\.js[^"]*"></script>')
 UNCOLOURED = re.compile(r'<span class="(?:n|nn|p|w)">([^<]*)</span>')  # tokens that look like the text around them
+UNUSED = re.compile("mathjax|sphinx-thebe", re.IGNORECASE)
 BLOCKING = re.compile(r"<script (?![^>]*\b(?:defer|async)\b)(?=[^>]*\bsrc=)")
 
 
@@ -38,20 +39,21 @@ def font_awesome() -> str:
 def drawing(icon: re.Match) -> str:
     """An icon of Font Awesome as the drawing that its script would put there.
 
-    >>> ICON.sub(drawing, '<i class="fas fa-download"></i>')[:73]
-    '<svg class="fas fa-download svg-inline--fa" viewBox="0 0 512 512" aria-hi'
+    >>> ICON.sub(drawing, '<i class="more fas fa-download"></i>')[:61]
+    '<svg class="lr-icon more" viewBox="0 0 512 512" aria-hidden="'
     >>> ICON.sub(drawing, '<i class="fa-solid fa-nothing"></i>')
     Traceback (most recent call last):
     ValueError: 'icon': fa-nothing is not one of Font Awesome's
     """
-    classes = icon[1].split()
-    (name,) = {one for one in classes if one.startswith("fa-")} - LOOKS
+    classes = icon[2].split()
+    (name,) = {one for one in classes if one.startswith("fa-")} - set(LOOKS)
+    kept = ["lr-icon", *filter(None, (LOOKS.get(one, one) for one in classes if one != name))]
     known = re.findall(rf'[,{{]"?{name[3:]}"?:\[(\d+),(\d+),\[[^\]]*\],"[^"]*","([^"]+)"\]', font_awesome())
     if not known:
         raise ValueError(f"'icon': {name} is not one of Font Awesome's")
     width, height, path = known[-1]  # the solid ones come last
-    shape = f'viewBox="0 0 {width} {height}" aria-hidden="true"{icon[2]}><path d="{path}"/></svg>'
-    return f'<svg class="{" ".join(classes)} svg-inline--fa" {shape}'
+    shape = f'viewBox="0 0 {width} {height}" aria-hidden="true"{icon[3]}><path d="{path}"/></svg>'
+    return f'<svg class="{" ".join(kept)}" {shape}'
 
 
 def pictures(page: str, folder: Path) -> str:
@@ -84,13 +86,10 @@ def light(page: str, folder: Path, options: str) -> str:
     return pictures(ICON.sub(drawing, UNCOLOURED.sub(r"\1", page)), folder)
 
 
-def without_mathjax(app, pagename, templatename, context, doctree) -> None:
-    """Leave out the script that would typeset the formulas in the reader's browser."""
-    context["script_files"] = [
-        script
-        for script in context["script_files"]
-        if "mathjax" not in f"{getattr(script, 'filename', script)}{getattr(script, 'attributes', '')}".lower()
-    ]
+def without_unused(app, pagename, templatename, context, doctree) -> None:
+    """Leave out what would typeset the formulas in the reader's browser, and the styles of Thebe, which is not used."""
+    for kind in ("script_files", "css_files"):
+        context[kind] = [file for file in context[kind] if not UNUSED.search(str(file))]
 
 
 def finish(app, exception) -> None:
@@ -115,6 +114,6 @@ def finish(app, exception) -> None:
 
 
 def setup(app) -> dict:
-    app.connect("html-page-context", without_mathjax, priority=950)
+    app.connect("html-page-context", without_unused, priority=950)
     app.connect("build-finished", finish)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,101 @@
+"""The search page, opened from disk in a headless Chromium, against what a reader means and expects first."""
+
+import pdf
+import pytest
+import yaml
+from browser import ROOT, built_book, needs_chromium
+from chromium import LAUNCH
+
+pytestmark = needs_chromium
+
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def search():
+    """From a query to the list items of the search page."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(**LAUNCH)
+        page = browser.new_page()
+
+        def results(query):
+            page.goto(f"{(built_book() / 'search.html').as_uri()}?q={query.replace(' ', '+')}")
+            page.locator("#search-results [role=status]").wait_for(state="attached")
+            return page.locator("ul.search > li").evaluate_all(
+                """(items) => items.map((item) => ({
+                  title: item.querySelector("a").textContent, url: item.querySelector("a").getAttribute("href"),
+                  text: item.querySelector(".context")?.textContent ?? "",
+                  marked: [...item.querySelectorAll("mark")].map((mark) => mark.textContent),
+                  links: [...item.querySelectorAll("a")].map((link) => link.getAttribute("href")),
+                }))"""
+            )
+
+        yield results
+        browser.close()
+
+
+def urls(results):
+    return [result["url"] for result in results]
+
+
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [
+        ("restart", "book/warm_restarts.html"),
+        ("learning rate finder", "book/range_test.html"),
+        ("lr finder", "book/range_test.html"),
+        ("range test", "book/range_test.html"),
+        ("weight decay", "book/adamw.html"),
+        ("AdamW fine-tuning", "book/choose.html"),
+        ("which learning rate for fine tuning", "book/choose.html"),
+    ],
+)
+def test_the_page_that_a_reader_means_comes_first(search, query, first):
+    assert urls(search(query))[0] == first
+
+
+def test_the_page_to_choose_by_is_second_to_titles_alone(search):
+    for query in ("range test", "weight decay"):
+        assert "book/choose.html" in urls(search(query))[:2]
+
+
+def test_what_only_the_text_has_comes_in_the_order_of_the_book(search):
+    known = [f"{name}.html" for name in pdf.in_order(TOC)]
+    found = [known.index(url) for url in urls(search("gradient")) if url != "book/choose.html"]
+    falls = sum(later < earlier for earlier, later in zip(found, found[1:], strict=False))
+    assert len(found) > 10 and falls <= 2  # titles, then headings, then text: each in order
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        ("warmup", "warm-up", "warm up", "Warmup"),
+        ("learning rate finder", "lr finder", "range test"),
+        ("weight decay", "wd"),
+        ("fine-tuning", "finetuning", "fine tuning"),
+        ("cycle", "cycles"),
+    ],
+)
+def test_what_means_the_same_finds_the_same(search, same):
+    first, *others = (urls(search(query)) for query in same)
+    assert len(first) >= 2 and all(other == first for other in others)
+
+
+def test_a_name_of_the_package_leads_to_its_entry(search):
+    (first, *_) = search("range_test")
+    assert any(link.endswith("#lrlib.finder.range_test") for link in first["links"])
+
+
+def test_snippets_are_prose_in_which_what_was_asked_is_marked(search):
+    results = search("momentum")
+    assert len(results) > 10
+    for result in results:
+        assert result["marked"] == [] or all("moment" in mark.lower() for mark in result["marked"])
+        assert not any(noise in result["text"] for noise in ("import ", "lrlib.train(", "Show code", "Contents", "\\("))
+    assert sum(bool(result["marked"]) for result in results) > len(results) / 2
+
+
+def test_nothing_found_says_so(search):
+    assert search("xyzzy") == []

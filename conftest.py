@@ -24,6 +24,7 @@ OF_THE_BOOK = (
     "test_book_html",
     "test_browser",
     "test_chapter_line",
+    "test_choose",
     "test_explorers",
     "test_notebooks",
     "test_pdf",

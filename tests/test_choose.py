@@ -164,7 +164,7 @@ def expected_rate(choice):
     """The rate by the table: that of the size, scaled with the batch."""
     (row,) = [r for r in DATA["rows"] if (r["task"], r["optimizer"]) == (choice["task"], choice["optimizer"])]
     entry = [entry for entry in row["start"] if entry.get("above", 0) <= choice["size"]][-1]
-    k = choice["batch"] / entry["batch"]
+    k = min(choice["batch"] / entry["batch"], 32)
     return entry, entry["rate"] * (k if choice["optimizer"] == "sgd" else math.sqrt(k))
 
 

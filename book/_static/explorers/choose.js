@@ -4,7 +4,7 @@ Its data stand in the page, made by tools/choose.py; sources and notes are those
 (function () {
   "use strict";
   const data = JSON.parse(document.getElementById("choose-data").textContent);
-  const FAR = 8; // times the batch that a rate is known for
+  const MOST = 32; // times the batch that a rate is known for: no rate is scaled further
   const COPIED = { linear: "a straight line to zero", cosine: "a cosine to zero" };
 
   const py = (x) => (x !== 0 && x < 1e-3 ? x.toExponential() : String(x));
@@ -21,7 +21,8 @@ Its data stand in the page, made by tools/choose.py; sources and notes are those
     const k = at(found, size);
     const entry = found.start[k];
     const ratio = batch / entry.batch;
-    const scale = data.optimizers[optimizer].batch === "linear" ? ratio : Math.sqrt(ratio);
+    const scaled = Math.min(ratio, MOST);
+    const scale = data.optimizers[optimizer].batch === "linear" ? scaled : Math.sqrt(scaled);
     const { range, factor, upwards } = found.search;
     const ends = range || [upwards ? entry.rate : entry.rate / factor, entry.rate * factor];
     const { share, most = Infinity } = found.warmup;
@@ -200,10 +201,13 @@ scheduler = ${form}LRScheduler(
       readout.replaceChildren(
         "Start at ", LR.html("strong", {}, py(a.rate)), `${muon}. Search from ${low} to ${high}. Warm up for ` +
         `${a.warmup.toLocaleString("en")} updates, then ${COPIED[a.row.schedule.value]} at update ${a.steps.toLocaleString("en")}.`);
-      const grown = a.ratio === 1 ? [] : [` The rate is known for a batch of ${a.entry.batch.toLocaleString("en")} and scaled from there, by ${data.optimizers[a.optimizer].batch === "linear" ? "k" : "√k"}.`];
-      const far = a.ratio > FAR ? [" Above the critical batch it hardly rises any more: search downwards too."] : a.ratio < 1 / FAR ? [" That is far: search upwards too."] : [];
+      const grown = a.ratio === 1 ? [] : [
+        ` The rate is known for a batch of ${a.entry.batch.toLocaleString("en")} and scaled from there by ` +
+        `${data.optimizers[a.optimizer].batch === "linear" ? "k" : "√k"}` +
+        (a.ratio > MOST ? `, as if the batch were ${MOST} times as large and no more: above the critical batch it hardly rises.` : "."),
+      ];
       const parts = [
-        ["How sure", [SURE[a.sure], " ", ...from(a.row, "start", a.k), ...grown, ...far]],
+        ["How sure", [SURE[a.sure], " ", ...from(a.row, "start", a.k), ...grown]],
         ["Range", [`${low} to ${high} `, ...from(a.row, "search")]],
         ["Schedule", [`${a.row.schedule.value} to zero `, ...from(a.row, "schedule")]],
         ["Warm-up", [`${a.warmup.toLocaleString("en")} of ${a.steps.toLocaleString("en")} updates `, ...from(a.row, "warmup")]],

@@ -231,7 +231,7 @@ schedule that is run too long stays, rises again, or refuses.
 
 Lines of PyTorch, timm and transformers take an `optimizer` that was made with a rate of 0.1; call their `step` once an
 update. optax's and Keras's are functions of the step that the optimizer takes as its rate, like lrlib's in
-`ScheduleLR(optimizer, schedule)`. optax and Keras compute in single precision. The last six tables do the same
+`ScheduleLR(optimizer, schedule)`. optax and Keras compute in single precision. The last seven tables do the same
 for groups of parameters, for weight decay and for Muon.
 
 """

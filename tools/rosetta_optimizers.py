@@ -72,6 +72,21 @@ DECOUPLED = (
         },
     ),
 )  # fmt: skip
+SCHEDULED = (
+    (
+        "Decay under a schedule",
+        "What λ = 0.5 leaves at the peak rate of 0.1, and once a schedule has halved it.",
+        "A decay times the rate fades with it. One that is added after the rate does not: this line of optax, with "
+        "`rate` that of the step, leaves 1 − λ at any. timm's names on \"c\" take λη²/η_max, which fades with the square. In "
+        "the paper of AdamW the decay fades with the schedule but does not depend on the peak: {doc}`adamw`.",
+        {
+            "lrlib": "lrlib.AdamW(weight_decay=decay).optimizer([weight], lr=0.1)",
+            "PyTorch": "torch.optim.AdamW([weight], lr=0.1, weight_decay=decay)",
+            "optax": "optax.chain(optax.adam(rate), optax.add_decayed_weights(-decay))",
+            "timm": 'timm.optim.create_optimizer_v2([weight], "adamc", lr=0.1, weight_decay=decay)',
+        },
+    ),
+)  # fmt: skip
 L2 = (
     (
         "L2 in the gradient",
@@ -136,13 +151,15 @@ def module(library: str) -> ModuleType:
     return made
 
 
-def stepped(library: str, line: str, weight: torch.Tensor, gradient: torch.Tensor, decay: float | None) -> torch.Tensor:
+def stepped(
+    library: str, line: str, weight: torch.Tensor, gradient: torch.Tensor, decay: float | None, rate: float = RATE
+) -> torch.Tensor:
     """A weight after one step of a line's optimizer; without a decay the line's argument is left out."""
     if decay is None:
         line = re.sub(r"weight_decay=decay, |(, )?weight_decay=decay", "", line)
     made = module(library)
     parameter = torch.nn.Parameter(weight.clone())
-    optimizer = eval(line, {"torch": torch, made.__name__: made, "weight": parameter, "decay": decay})
+    optimizer = eval(line, {"torch": torch, made.__name__: made, "weight": parameter, "decay": decay, "rate": rate})
     if library == "optax":
         numbers = importlib.import_module("jax.numpy")
         start, slope = numbers.asarray(weight.numpy()), numbers.asarray(gradient.numpy())
@@ -153,19 +170,26 @@ def stepped(library: str, line: str, weight: torch.Tensor, gradient: torch.Tenso
         optimizer.build([variable])
         optimizer.apply([made.ops.convert_to_tensor(gradient.numpy())], [variable])
         return torch.tensor(variable.numpy())
+    for group in optimizer.param_groups:
+        group["lr"] = rate
     parameter.grad = gradient.clone()
     optimizer.step()
     return parameter.detach()
 
 
-def left(library: str, line: str, decay: float | None, shape: tuple[int, ...] = (2, 2)) -> float:
+def left(library: str, line: str, decay: float | None, shape: tuple[int, ...] = (2, 2), rate: float = RATE) -> float:
     """What one step leaves of weights of 1 whose gradient is zero."""
-    return stepped(library, line, torch.ones(shape), torch.zeros(shape), decay).flatten()[0].item()
+    return stepped(library, line, torch.ones(shape), torch.zeros(shape), decay, rate).flatten()[0].item()
 
 
 def remainders(library: str, line: str) -> list[float]:
     """What each of DECAYS leaves."""
     return [left(library, line, decay) for decay in DECAYS]
+
+
+def scheduled(library: str, line: str) -> list[float]:
+    """What the first of DECAYS leaves at the rate and at half of it."""
+    return [left(library, line, DECAYS[0], rate=rate) for rate in (RATE, RATE / 2)]
 
 
 def default(library: str, line: str) -> float:
@@ -250,6 +274,7 @@ def group_rates(library: str, line: str) -> list[float]:
 SECTIONS: tuple[tuple[str, tuple, list[str], Callable], ...] = (
     ("groups", GROUPS, [f"{name}, step {t}" for t in GROUP_STEPS for name in ("body", "head")], group_rates),
     ("decay", DECOUPLED, [*(f"λ = {decay}" for decay in DECAYS), "default λ"], remainders_and_default),
+    ("scheduled", SCHEDULED, ["rate 0.1", "rate 0.05"], scheduled),
     ("l2", L2, [f"λ = {decay}" for decay in DECAYS], remainders),
     (
         "muon",

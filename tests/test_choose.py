@@ -54,13 +54,14 @@ def test_a_number_measured_here_stands_in_what_the_chapter_printed():
     found = [fact for fact in FACTS if "found" in fact]
     assert len(found) >= 8
     for fact in found:
-        (place, *_) = choose.ledger().settled[fact["claim"]]
-        numbers = re.findall(fact["found"], choose.told(place.chapter))
+        numbers = re.findall(fact["found"], choose.told(choose.settled_in(fact["claim"])))
         assert len(set(numbers)) == 1, f"{fact['found']} is not one number: {numbers}"
         assert fact.get("rate", float(numbers[0])) == float(numbers[0])
     assert choose.measured({"claim": "M1", "found": r"AdamW +([\d.]+) +[\d.]+ to"}) > 0
     with pytest.raises(ValueError, match="nowhere in what language_model says"):
         choose.measured({"claim": "M1", "found": "AdamW ends at ([0-9]+) degrees"})
+    with pytest.raises(ValueError, match="claim='M0': .* no chapter settles it"):
+        choose.settled_in("M0")
 
 
 def test_a_rule_measured_here_stands_on_the_verdict_that_it_names():

@@ -35,16 +35,27 @@ def told(chapter: str) -> str:
     return "\n".join("".join(text) for text in texts)
 
 
+def settled_in(claim: str) -> str:
+    """The chapter that settles a claim.
+
+    Raises:
+        ValueError: none does.
+    """
+    if not ledger().settled.get(claim):
+        raise ValueError(f"claim={claim!r}: data/choose.json needs it, and no chapter settles it")
+    return ledger().settled[claim][0].chapter
+
+
 def measured(fact: dict) -> float:
     """The number that a chapter's outputs give for a fact.
 
     Raises:
         ValueError: the expression of the fact occurs nowhere in the chapter that settles its claim.
     """
-    (place, *_) = ledger().settled[fact["claim"]]
-    found = re.search(fact["found"], told(place.chapter))
+    chapter = settled_in(fact["claim"])
+    found = re.search(fact["found"], told(chapter))
     if found is None:
-        raise ValueError(f"found={fact['found']!r}: nowhere in what {place.chapter} says")
+        raise ValueError(f"found={fact['found']!r}: nowhere in what {chapter} says")
     return float(found[1])
 
 
@@ -91,14 +102,13 @@ def is_measured(fact: dict) -> bool:
     """Whether a fact has a claim, and, if it has a citation as well, that claim is settled as the fact says."""
     if "claim" not in fact or "by" not in fact:
         return "claim" in fact
-    return fact["claim"] in ledger().settled and ledger().verdict(fact["claim"]) == fact["verdict"]
+    return bool(ledger().settled.get(fact["claim"])) and ledger().verdict(fact["claim"]) == fact["verdict"]
 
 
 def source(fact: dict) -> str:
     """In Markdown where a fact is from: measured here, usual practice with its citation, or a guess."""
     if is_measured(fact):
-        (place, *_) = ledger().settled[fact["claim"]]
-        return f'● <a href="{place.chapter}.html#claim-{fact["claim"]}">{fact["claim"]}</a>'
+        return f'● <a href="{settled_in(fact["claim"])}.html#claim-{fact["claim"]}">{fact["claim"]}</a>'
     if "by" in fact:
         return f"○ {{cite:p}}`{fact['by']}`"
     return f"◇ {fact['why']}"

@@ -78,7 +78,8 @@ SCHEDULED = (
         "What λ = 0.5 leaves at the peak rate of 0.1, and once a schedule has halved it.",
         "A decay times the rate fades with it. One that is added after the rate does not: this line of optax, with "
         "`rate` that of the step, leaves 1 − λ at any. timm's names on \"c\" take λη²/η_max, which fades with the "
-        "square. In the paper of AdamW the decay fades with the schedule but does not depend on the peak: {doc}`adamw`.",
+        "square. In the paper of AdamW the decay fades with the schedule but does not depend on the "
+        "peak: {doc}`adamw`.",
         {
             "lrlib": "lrlib.AdamW(weight_decay=decay).optimizer([weight], lr=0.1)",
             "PyTorch": "torch.optim.AdamW([weight], lr=0.1, weight_decay=decay)",

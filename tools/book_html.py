@@ -117,7 +117,7 @@ def describe(app, pagename, templatename, context, doctree) -> None:
     if app.config.html_baseurl:
         picture = app.config.html_baseurl.rstrip("/") + "/_static/front/social.jpg"
     title = re.sub("<[^>]*>", "", context.get("title") or "")
-    about = page_form.description(context.get("body", ""), title)
+    about = page_form.description(context.get("body", ""), html.unescape(title) or pagename)
     tags = {
         "og:type": "article",
         "og:site_name": app.config.project,

@@ -17,9 +17,10 @@ from matplotlib import rc_params_from_file
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-LONGEST = 160  # characters of a description
+LONGEST = 160  # characters of a description after its title
 SHORTEST = 60
-SENTENCE = re.compile(r"(?<=[.!?:])\s")
+SENTENCE = re.compile(r"(?<=[.!?])\s")
+NUMBER = re.compile(r"^[\d.]+\s")
 
 WHITISH, MOSTLY = 205, 0.75  # grey level of bands and grids, and the share of a line plot that is lighter
 SAYS_COLOUR = re.compile(r"\b(?:dark|light|black|white)(?:er|est|s)?\b", re.IGNORECASE)
@@ -35,30 +36,25 @@ ATTRIBUTE = re.compile(r'\b(src|alt)="([^"]*)"')
 
 
 def description(body: str, title: str) -> str:
-    """What a page is about: its first paragraphs or points without formulas, up to 160 characters of whole sentences.
+    """What a page is about: its title, and its first sentences or points without formulas, some 160 characters.
 
-    >>> description("<h1>Steps</h1><p>Short.</p><p>How long a step may be, and what happens to those that are longer. "
-    ...     "It goes on.</p><p>And this.</p>", "Steps")
-    'How long a step may be, and what happens to those that are longer. It goes on. And this.'
+    >>> description("<h1>Steps</h1><p>Short.</p><p>how long a step may be, and what happens to those that are longer. "
+    ...     "It goes on.</p><p>And this.</p>", "3. Steps")
+    'Steps. How long a step may be, and what happens to those that are longer. It goes on. And this.'
     >>> description("", "Index")
     'Index, a page of the book The Learning Rate.'
     """
-    said = ""
+    title, said = NUMBER.sub("", title), ""
     for block in BeautifulSoup(body, "html.parser").select("p, li"):
-        if (
-            block.select(".math, p, li")
-            or "lr-chapter-line" in (block.get("class") or ())
-            or block.find_parent("details")
-        ):
+        if block.select(".math, p, li") or block.find_parent(["details", "td"]) or block.find_parent(class_="citation"):
             continue
         for sentence in SENTENCE.split(" ".join(block.get_text().split())):
-            whole = f"{said} {sentence}".strip()
-            if not said and (len(sentence) < SHORTEST or len(sentence) > 2 * LONGEST):
+            if not said and not SHORTEST <= len(sentence) <= LONGEST:
                 continue
-            if said and len(whole) > LONGEST:
-                return said
-            said = whole if len(whole) <= LONGEST else f"{whole[:LONGEST].rpartition(' ')[0]} …"
-    return said or f"{title}, a page of the book The Learning Rate."
+            if len(f"{said} {sentence}") > LONGEST:
+                return f"{title}. {said}"
+            said = f"{said} {sentence[:1].upper()}{sentence[1:].rstrip(';:')}".strip()
+    return f"{title}. {said}" if said else f"{title}, a page of the book The Learning Rate."
 
 
 def line_plot(picture: Image.Image) -> bool:

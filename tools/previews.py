@@ -67,8 +67,8 @@ def previews(root: Path) -> dict[str, str]:
     found = {}
     for page, ids in sorted(linked(pages).items()):
         if page in pages:
-            terms = any(name.startswith(TERM) for name in ids)  # beside which stands what they mean
-            wanted = SoupStrainer("dl") if terms else SoupStrainer(id=list(ids))
+            terms = any(name.startswith(TERM) for name in ids)  # what a term means stands beside it
+            wanted = None if terms else SoupStrainer(id=list(ids))
             elements = BeautifulSoup(pages[page], "html.parser", parse_only=wanted)
             for element in elements.find_all(id=list(ids)):
                 key = f"{page.relative_to(root.resolve()).as_posix()}#{element['id']}"

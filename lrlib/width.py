@@ -275,15 +275,17 @@ class CoordinateCheck:
     def exponents(self) -> dict[str, float]:
         """For each layer the power of the width with which its change grows: the slope of logarithms, by least squares.
 
-        Under µP it is near 0. Above 0 the rate must fall as the width grows; below 0 the layer learns ever less.
+        Under µP it is near 0. Above 0 the rate must fall as the width grows; below 0 the layer learns ever less. NaN
+        for a layer that did not change at some width.
         """
-        logs = np.log(self.change.mean(2)).T
-        return dict(zip(self.names, np.polyfit(np.log(self.widths), logs, 1)[0].tolist(), strict=True))
+        means = dict(zip(self.names, self.change.mean(2), strict=True))
+        x = np.log(self.widths)
+        return {n: float(np.polyfit(x, np.log(c), 1)[0]) if c.min() > 0 else math.nan for n, c in means.items()}
 
     @property
     def worst(self) -> float:
-        """The exponent farthest from 0, by its absolute value."""
-        return max(map(abs, self.exponents.values()))
+        """The exponent farthest from 0, by its absolute value; layers without one do not count."""
+        return max((abs(slope) for slope in self.exponents.values() if math.isfinite(slope)), default=math.nan)
 
 
 def coordinate_check(

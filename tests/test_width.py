@@ -245,7 +245,8 @@ def test_the_first_update_moves_a_layer_by_its_inputs_size():
     x, y = torch.ones(1, 64, dtype=torch.float64), torch.tensor([1])
     found = lrlib.coordinate_check(make, [4, 8, 32], x, y, steps=1, seeds=[0])
     np.testing.assert_allclose(found.change[1, :, 0], 0.001 * 8 * np.array([4, 8, 32]), rtol=1e-6)
-    assert found.change[0].max() == 0
+    assert found.change[0].max() == 0 and np.isnan(found.exponents["0"])
+    assert found.worst == found.exponents["1"] == pytest.approx(1, abs=1e-6)
 
 
 def test_depths_share_their_first_layers():

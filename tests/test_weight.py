@@ -28,10 +28,13 @@ FIRST_PAINT, FORMULAS = 2.5, 4.0  # seconds of a cold load on a phone
 NOT_LOADED = re.compile(r"mathjax|fontawesome|searchindex|searchtools|search-data|/fa-|thebe")
 
 WATCH = """(() => {
-  const seen = window.seen = { shift: 0, moved: [] };
+  const seen = window.seen = { shift: 0, moved: [] }; // of the worst five seconds, as browsers count it
+  let began = 0, last = 0, sum = 0;
   new PerformanceObserver((list) => {
     for (const entry of list.getEntries().filter((e) => !e.hadRecentInput)) {
-      seen.shift += entry.value;
+      if (entry.startTime - last > 1000 || entry.startTime - began > 5000) [began, sum] = [entry.startTime, 0];
+      last = entry.startTime;
+      seen.shift = Math.max(seen.shift, sum += entry.value);
       seen.moved.push([entry.value, ...entry.sources.map((source) => source.node?.outerHTML?.slice(0, 80))]);
     }
   }).observe({ type: "layout-shift", buffered: true });
@@ -208,7 +211,7 @@ def test_equation_numbers_stay_with_their_equations():
 def test_pictures_have_sizes_and_all_but_the_first_wait():
     for name in chapters():
         page = BeautifulSoup((HTML / name).read_text(encoding="utf-8"), "html.parser")
-        first, *others = page.find_all("img") or [None]
+        first, *others = page.select("article img") or [None]
         assert first is None or "loading" not in first.attrs, name
         assert all(picture["loading"] == "lazy" for picture in others), name
         for picture in filter(None, [first, *others]):

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 SCRIPT = Path(__file__).parent / "mathjax" / "typeset.js"
 
+ARTICLE = '<article class="bd-article">'
 INLINE = re.compile(r'(<span class="math notranslate nohighlight">)\\\((.*?)\\\)(</span>)', re.DOTALL)
 DISPLAY = re.compile(
     r'(<div class="(?:amsmath )?math notranslate nohighlight"[^>]*>\s*(?:<span class="eqno">.*?</span>)?)'
@@ -97,7 +98,7 @@ def replaced(page: str, done: Typeset) -> str:
     after = DISPLAY.sub(display, INLINE.sub(inline, page))
     if after == page:
         return page
-    head, article, rest = after.partition('<article class="bd-article">')
+    head, article, rest = after.partition(ARTICLE)
     if not article:
         raise ValueError("'page': has formulas and no article to put their glyphs into")
     return head + article + definitions(after, done.glyphs) + rest

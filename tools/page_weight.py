@@ -83,7 +83,8 @@ def light(page: str, folder: Path, options: str) -> str:
     """A page, in this folder, with its icons drawn, its pictures settled, and scripts that wait for the text."""
     page = SPHINX_SEARCH.sub("", FONT_AWESOME.sub("", page))
     page = BLOCKING.sub("<script defer ", OPTIONS.sub(lambda _: f"<script>{options}</script>", page))
-    return pictures(ICON.sub(drawing, UNCOLOURED.sub(r"\1", page)), folder)
+    head, article, text = ICON.sub(drawing, UNCOLOURED.sub(r"\1", page)).partition(maths.ARTICLE)
+    return head + article + pictures(text, folder)
 
 
 def without_unused(app, pagename, templatename, context, doctree) -> None:

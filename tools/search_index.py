@@ -9,6 +9,8 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+from maths import ARTICLE
+
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 LEFT_OUT = {"button", "pre", "script", "style", "summary", "svg"}
 CLASSES_LEFT_OUT = {"cell_input", "eqno", "headerlink", "lr-chapter-line", "toctree-wrapper", "lr-glyphs"}
@@ -33,7 +35,7 @@ class Sections(HTMLParser):
         self.open: list[str] = []
         self.skipped = 0  # the depth at which what is left out began
         self.heading = self.script = ""
-        head, article, rest = page.partition('<article class="bd-article">')
+        head, article, rest = page.partition(ARTICLE)
         self.feed(rest.partition("</article>")[0] if article else "")
         for entry in self.found:
             entry[1:] = [re.sub(r"\s+", " ", part).strip() for part in entry[1:]]

@@ -7,7 +7,10 @@
   function mark(box) {
     const left = box.scrollLeft > ROOM, right = box.scrollLeft + box.clientWidth < box.scrollWidth - ROOM;
     const scrolls = (left || right) && getComputedStyle(box).overflowX !== "visible";
-    if (!scrolls) { delete box.dataset.more; return; }
+    if (!scrolls) {
+      if ("more" in box.dataset) box.dataset.more = ""; // it may fit only because it is marked: its first column is narrower
+      return;
+    }
     box.dataset.more = left && right ? "both" : left ? "left" : "right";
     if (!box.hasAttribute("tabindex")) box.tabIndex = 0;
   }

@@ -27,6 +27,7 @@ OPTIONS = re.compile(r'<script src="[^"]*/documentation_options\.js[^"]*"></scri
 UNCOLOURED = re.compile(r'<span class="(?:n|nn|p|w)">([^<]*)</span>')  # tokens that look like the text around them
 UNUSED = re.compile("mathjax|sphinx-thebe", re.IGNORECASE)
 BLOCKING = re.compile(r"<script (?![^>]*\b(?:defer|async)\b)(?=[^>]*\bsrc=)")
+UNNAMED = '<summary><span class="toctree-toggle"'  # in the table of contents, an arrow alone
 
 
 @cache
@@ -82,6 +83,7 @@ def pictures(page: str, folder: Path) -> str:
 def light(page: str, folder: Path, options: str) -> str:
     """A page, in this folder, with its icons drawn, its pictures settled, and scripts that wait for the text."""
     page = SPHINX_SEARCH.sub("", FONT_AWESOME.sub("", page))
+    page = page.replace(UNNAMED, UNNAMED.replace("<summary>", '<summary aria-label="Pages of this section">'))
     page = BLOCKING.sub("<script defer ", OPTIONS.sub(lambda _: f"<script>{options}</script>", page))
     head, article, text = ICON.sub(drawing, UNCOLOURED.sub(r"\1", page)).partition(maths.ARTICLE)
     return head + article + pictures(text, folder)

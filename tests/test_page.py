@@ -113,7 +113,7 @@ FORM = """() => {
     if (box.closest("details:not([open]), .lr-explorer, svg") || box.tagName === "PRE" || !box.clientWidth) continue;
     const wide = box.scrollWidth > box.clientWidth + 2;
     const scrolls = wide && ["auto", "scroll"].includes(getComputedStyle(box).overflowX);
-    if (scrolls !== "more" in box.dataset) found.push(`${scrolls ? "no sign" : "a sign in vain"}: ${said(box)}`);
+    if (scrolls !== Boolean(box.dataset.more)) found.push(`${scrolls ? "no sign" : "a sign in vain"}: ${said(box)}`);
     if (scrolls && box.tabIndex < 0) found.push(`no way for the keyboard: ${said(box)}`);
   }
   for (const picture of document.querySelectorAll(".lr-frame img")) {

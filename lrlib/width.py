@@ -150,10 +150,12 @@ def mup_groups(
     """
     lr = _check.positive("lr", lr)
     factors = mup_rates(model, base, optimizer=optimizer, kinds=kinds)
+    if weight_decay is not None:
+        _check.nonnegative("weight_decay", weight_decay)
     groups: dict[float, dict] = {}
     for name, p in model.named_parameters():
         factor = factors[name]
-        decay = {} if weight_decay is None else {"weight_decay": _check.nonnegative("decay", weight_decay) / factor}
+        decay = {} if weight_decay is None else {"weight_decay": weight_decay / factor}
         groups.setdefault(factor, {"params": [], "lr": lr * factor} | decay)["params"].append(p)
     return list(groups.values())
 

@@ -16,9 +16,12 @@
   }
 
   document.addEventListener("DOMContentLoaded", () => {
-    const seen = new ResizeObserver((entries) => entries.forEach((entry) => mark(entry.target)));
+    const seen = new ResizeObserver((entries) => {
+      for (const { target } of entries) for (const box of [target, target.parentElement]) if (box?.matches(BOXES)) mark(box);
+    });
     for (const box of document.querySelectorAll(BOXES)) {
       seen.observe(box);
+      if (box.firstElementChild) seen.observe(box.firstElementChild); // what is inside may grow while the box does not
       box.addEventListener("scroll", () => mark(box), { passive: true });
       for (const picture of box.querySelectorAll("img")) picture.addEventListener("load", () => mark(box));
     }

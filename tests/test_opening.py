@@ -24,6 +24,7 @@ def test_a_chapter_opens_with_each_of_its_verdicts_once(path):
     box = BeautifulSoup(opening.found(Ledger([path])), "html.parser")
     assert {item.a["href"][1:]: item.strong.get_text() for item in box.find_all("li")} == said
     assert bool(box.find("details")) == bool(cards)
+    assert not box.select("details[open]")  # no answer above its prediction
 
 
 def test_what_was_found_instead_stands_where_the_claim_does_not_hold():

@@ -39,12 +39,12 @@ def line(place: Settled) -> str:
 def found(ledger: Ledger) -> str:
     """A box with the verdicts of a ledger in the order of its claims, as HTML; nothing where there are none.
 
-    It is open; a reader who wants to predict first closes it.
+    It is closed, so that its answers do not stand above the chapter's predictions.
     """
     lines = [line(place) for places in ledger.settled.values() for place in places]
     if not lines:
         return ""
     return (
-        '\n<details class="lr-found" open><summary>What this chapter found</summary>'
+        '\n<details class="lr-found"><summary>What this chapter found <span>(its predictions answered)</span></summary>'
         f"<ul>{''.join(lines)}</ul></details>"
     )

@@ -66,9 +66,15 @@ def test_run_seconds_are_kept_unless_they_have_really_changed():
 
 
 @pytest.mark.parametrize(
-    ("changed", "waves"), [(True, [["annealing"], ["ledger"]]), (False, [["annealing"]])], ids=["changed", "unchanged"]
+    ("chapter", "changed", "waves"),
+    [
+        ("annealing", True, [["annealing"], ["ledger"]]),
+        ("annealing", False, [["annealing"]]),
+        ("shootout", True, [["shootout"], ["schedule_theory"], ["ledger"]]),
+        ("ledger", True, [["ledger"]]),
+    ],
 )
-def test_the_ledger_runs_after_a_chapter_that_has_changed(monkeypatch, changed, waves):
+def test_what_reads_a_chapter_runs_after_it_where_it_has_changed(monkeypatch, chapter, changed, waves):
     ran = []
 
     def run_all(paths):
@@ -77,5 +83,5 @@ def test_the_ledger_runs_after_a_chapter_that_has_changed(monkeypatch, changed, 
 
     monkeypatch.setattr(notebooks, "run_all", run_all)
     monkeypatch.setattr(notebooks, "set_environment", lambda: None)
-    assert notebooks.main([str(ROOT / "book" / "annealing.ipynb")]) == 0
+    assert notebooks.main([str(ROOT / "book" / f"{chapter}.ipynb")]) == 0
     assert ran == waves

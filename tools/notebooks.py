@@ -24,7 +24,10 @@ from traitlets.config import Config
 
 BOOK = ROOT / "book"
 CELL_TIMEOUT = 600  # seconds
-READS_OTHERS = ("ledger",)  # chapters that read the outputs of the others, so they run after them
+READS_OTHERS = {  # chapters that read outputs of others, so they run after them and where these have changed
+    "schedule_theory": {"shootout", "language_model"},
+    "ledger": {path.stem for path in BOOK.glob("*.ipynb")},
+}
 THREADS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -171,17 +174,17 @@ def main(arguments: list[str]) -> int:
         return 2
     set_environment()
     start = time.perf_counter()
-    failed = 0
-    stored: list[Path] = []
-    for last in (False, True):
-        if last and any(path.parent == BOOK for path in stored):
-            paths += [path for name in READS_OTHERS if (path := BOOK / f"{name}.ipynb") not in paths]
-        wave = [path for path in paths if (path.stem in READS_OTHERS) is last]
+    readers = [BOOK / f"{name}.ipynb" for name in READS_OTHERS]
+    failed, ran = 0, 0
+    changed: set[str] = set()
+    for wave in ([path for path in paths if path not in readers], *([reader] for reader in readers)):
+        wave = [path for path in wave if path in paths or changed & READS_OTHERS[path.stem]]
         if wave:
             missed, times, stored = run_all(wave)
-            failed += missed
+            failed, ran = failed + missed, ran + len(wave)
+            changed |= {path.stem for path in stored if path.parent == BOOK}
             remember({path.stem: times[path.stem] for path in wave if path.stem in times and path.parent == BOOK})
-    print(f"{len(paths) - failed} of {len(paths)} chapters in {time.perf_counter() - start:.1f} s")
+    print(f"{ran - failed} of {ran} chapters in {time.perf_counter() - start:.1f} s")
     return 1 if failed else 0
 
 

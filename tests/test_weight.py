@@ -240,7 +240,7 @@ def test_a_heavy_page_becomes_light():
     assert "const OPTIONS = {}" in head and "searchindex" not in page and "fontawesome" not in page
     assert (
         article.count("<mjx-container") == 2
-        and '<span class="eqno">(1)</span><mjx-container display="true">' in article
+        and '<span class="eqno">(1)</span><mjx-container display="true" tabindex="0">' in article
     )
     assert 'name<span class="k">def</span>' in article and '<svg class="lr-icon" viewBox' in article
     assert re.search(r'<img width="\d+" height="\d+" src="front/social.jpg"/>', article)

@@ -53,7 +53,7 @@ function typeset(MathJax, tex, display) {
     || (/ fill="red"/.test(made) && "an unknown command") || (kept[0][1].endsWith("%") && "a \\tag, which the page would have to place");
   const shown = `<svg${attributes(kept)} aria-hidden="true">${adaptor.childNodes(svg).map(drawing).join("")}</svg>`;
   const read = `<mjx-assistive-mml>${mathml(adaptor.childNodes(assistive)[0])}</mjx-assistive-mml>`;
-  return { html: `<mjx-container${display ? ' display="true"' : ""}>${shown}${read}</mjx-container>`, error: error || null };
+  return { html: `<mjx-container${display ? ' display="true" tabindex="0"' : ""}>${shown}${read}</mjx-container>`, error: error || null };
 }
 
 require("./node-main.js").init({

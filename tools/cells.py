@@ -9,7 +9,7 @@ import ast
 import json
 from collections.abc import Iterator
 
-LONG = 30  # lines
+LONG = 15  # lines
 LEFT_OUT, FOLDED = {"remove-input", "remove-cell"}, {"hide-input", "hide-cell"}
 SET_UP = ("setup", "filterwarnings", "simplefilter")
 PLAIN = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Assert)

@@ -16,6 +16,7 @@ from lrlib.claims import Ledger
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data" / "choose.json"
 COLUMNS = ("Start at", "Search", "Schedule", "Warm-up", "Batch × k", "Width × k", "Length × k")
+CHANGES = ("batch", "width", "length")
 SCHEDULES = {"linear": "linear to zero", "cosine": "cosine to zero"}
 
 
@@ -79,7 +80,7 @@ def facts(whole: dict) -> Iterator[dict]:
     """Everything in the data that has a source."""
     for row in whole["rows"]:
         yield from row["start"]
-        yield from (row[name] for name in ("search", "schedule", "warmup"))
+        yield from (row[name] for name in ("search", "schedule", "warmup", *CHANGES) if name in row)
         if isinstance(row.get("note"), dict):
             yield row["note"]
     for changes in whole["changes"].values():
@@ -87,7 +88,9 @@ def facts(whole: dict) -> Iterator[dict]:
 
 
 def change(whole: dict, row: dict, what: str) -> dict:
-    """What to do with the rate of a row when the batch, the width or the length grows by k."""
+    """What becomes of a row's rate when batch, width or length grows by k: the row's own rule, or the usual one."""
+    if what in row:
+        return row[what]
     changes, optimizer = whole["changes"][what], row["optimizer"]
     kind = whole["tasks"][row["task"]]["kind"]
     keys = {
@@ -106,12 +109,14 @@ def is_measured(fact: dict) -> bool:
 
 
 def source(fact: dict) -> str:
-    """In Markdown where a fact is from: measured here, usual practice with its citation, or a guess."""
+    """In Markdown where a fact is from: measured here and on what, usual practice with its citation, or a guess."""
+    marks = []
     if is_measured(fact):
-        return f'● <a href="{settled_in(fact["claim"])}.html#claim-{fact["claim"]}">{fact["claim"]}</a>'
+        on = f" on {fact['on']}" if "on" in fact else ""
+        marks.append(f'● <a href="{settled_in(fact["claim"])}.html#claim-{fact["claim"]}">{fact["claim"]}</a>{on}')
     if "by" in fact:
-        return f"○ {{cite:p}}`{fact['by']}`"
-    return f"◇ {fact['why']}"
+        marks.append(f"○ {{cite:p}}`{fact['by']}`")
+    return " ".join(marks) or f"◇ {fact['why']}"
 
 
 def short(number: float) -> str:
@@ -157,7 +162,7 @@ def cells(whole: dict, row: dict) -> Iterator[tuple[str, str, str]]:
     yield "schedule", SCHEDULES[row["schedule"]["value"]], source(row["schedule"])
     most = f", at most {row['warmup']['most']:,} steps" if "most" in row["warmup"] else ""
     yield "warmup", f"{100 * row['warmup']['share']:g}%{most}", source(row["warmup"])
-    for what in ("batch", "width", "length"):
+    for what in CHANGES:
         fact = change(whole, row, what)
         mark = f'<span class="lr-source">{source(fact)}</span>'
         yield what, f'<span id="from-{row["id"]}-{what}-all">{fact["value"]} {mark}</span>', ""

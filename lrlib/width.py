@@ -96,7 +96,7 @@ def mup_rates(
     Args:
         model: the network to train.
         base: one of the same architecture, of the width at which the rate is tuned; its values do not matter.
-        optimizer: "adam" (also AdamW, NAdam, Adafactor, Lion: all that normalise each coordinate) or "sgd".
+        optimizer: "adam" (also AdamW, NAdam, Lion: all that normalise each coordinate) or "sgd".
         kinds: from names of parameters to "input" (of a fixed number of inputs, such as an embedding), "output" (of a
             fixed number of outputs) or "hidden" (both grow; axes as of `nn.Linear`).
 

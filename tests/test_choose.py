@@ -10,7 +10,6 @@ import pytest
 import rosetta
 import torch
 from browser import ROOT, built_book, needs_chromium
-from chromium import LAUNCH
 from test_explorers import HEIGHTS, OVERLAPS, SHIFT
 
 DATA = choose.data()
@@ -119,16 +118,6 @@ def test_the_axes_of_the_front_picture_stand_where_its_rates_are():
 
 
 # The helper in a browser ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(**LAUNCH)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

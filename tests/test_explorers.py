@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from browser import ROOT, built_book, needs_chromium
-from chromium import LAUNCH
 from PIL import Image
 
 import lrlib
@@ -34,16 +33,6 @@ NAMES = (
 DRAGGED = ("quadratic", "momentum", "edge_of_stability", "hill_climbing", "batch_size", "adamw")
 WIDTHS = (390, 768, 1024, 1280, 1440, 1920)
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(**LAUNCH)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

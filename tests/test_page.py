@@ -10,7 +10,6 @@ import page_form
 import pytest
 from browser import HTML, built_book, needs_chromium
 from bs4 import BeautifulSoup
-from chromium import LAUNCH
 from PIL import Image
 
 STATIC = Path(__file__).resolve().parent.parent / "book" / "_static"
@@ -126,16 +125,6 @@ BAD = """<article class="bd-article">
 <div style="overflow-x: auto; width: 200px"><div style="width: 400px">wide</div></div>
 <div data-more="right">narrow</div>
 <div class="lr-frame"><img alt="tiny" style="--least: 500px; width: 300px"></div></article>"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**LAUNCH)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import previews
 import pytest
 from browser import HTML, built_book, needs_chromium
-from chromium import LAUNCH
 
 TARGETS = """<div class="math" id="eq">x<span class="eqno">(1)<a class="headerlink" href="#eq">#</a></span></div>
 <div class="proof lemma" id="lemma"><p>see <a href="a.html">A</a></p><div class="math" id="inner">and</div></div>
@@ -40,15 +39,10 @@ def test_terms_come_with_their_meaning_and_verdicts_and_sources_are_shown(tmp_pa
 
 
 @pytest.fixture(scope="module")
-def page():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**LAUNCH)
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.goto((built_book() / "book" / "annealing.html").as_uri())
-        yield page
-        browser.close()
+def page(browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((built_book() / "book" / "annealing.html").as_uri())
+    return page
 
 
 @needs_chromium

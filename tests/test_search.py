@@ -4,7 +4,6 @@ import pdf
 import pytest
 import yaml
 from browser import ROOT, built_book, needs_chromium
-from chromium import LAUNCH
 
 pytestmark = needs_chromium
 
@@ -12,28 +11,23 @@ TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
-def search():
+def search(browser):
     """From a query to the list items of the search page."""
-    from playwright.sync_api import sync_playwright
+    page = browser.new_page()
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**LAUNCH)
-        page = browser.new_page()
+    def results(query):
+        page.goto(f"{(built_book() / 'search.html').as_uri()}?q={query.replace(' ', '+')}")
+        page.locator("#search-results [role=status]").wait_for(state="attached")
+        return page.locator("ul.search > li").evaluate_all(
+            """(items) => items.map((item) => ({
+              title: item.querySelector("a").textContent, url: item.querySelector("a").getAttribute("href"),
+              text: item.querySelector(".context")?.textContent ?? "",
+              marked: [...item.querySelectorAll("mark")].map((mark) => mark.textContent),
+              links: [...item.querySelectorAll("a")].map((link) => link.getAttribute("href")),
+            }))"""
+        )
 
-        def results(query):
-            page.goto(f"{(built_book() / 'search.html').as_uri()}?q={query.replace(' ', '+')}")
-            page.locator("#search-results [role=status]").wait_for(state="attached")
-            return page.locator("ul.search > li").evaluate_all(
-                """(items) => items.map((item) => ({
-                  title: item.querySelector("a").textContent, url: item.querySelector("a").getAttribute("href"),
-                  text: item.querySelector(".context")?.textContent ?? "",
-                  marked: [...item.querySelectorAll("mark")].map((mark) => mark.textContent),
-                  links: [...item.querySelectorAll("a")].map((link) => link.getAttribute("href")),
-                }))"""
-            )
-
-        yield results
-        browser.close()
+    return results
 
 
 def urls(results):

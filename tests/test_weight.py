@@ -16,7 +16,6 @@ import page_weight
 import pytest
 from browser import HTML, ROOT, built_book, needs_chromium
 from bs4 import BeautifulSoup
-from chromium import LAUNCH
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
 NETWORK = {"offline": False, "latency": 150, "downloadThroughput": 1.6e6 / 8, "uploadThroughput": 750e3 / 8}
@@ -89,16 +88,6 @@ def server():
     yield f"http://127.0.0.1:{running.server_port}"
     running.shutdown()
     running.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(**LAUNCH)
-        yield started
-        started.close()
 
 
 def chapters():

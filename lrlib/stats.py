@@ -8,7 +8,7 @@ from scipy import stats
 
 from lrlib import _check
 
-__all__ = ["Summary", "Interval", "summary", "paired", "correlation", "holm", "cross_tuned"]
+__all__ = ["Summary", "Interval", "summary", "paired", "correlation", "holm", "cross_tuned", "vertex"]
 
 RESAMPLES = 2000
 
@@ -193,3 +193,47 @@ def cross_tuned(losses: np.ndarray, folds: int = 2) -> np.ndarray:
     return np.concatenate(
         [values[np.delete(values, part, axis=1).mean(1).argmin(), part] for part in np.array_split(seeds, folds)]
     )
+
+
+def vertex(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    r"""Where a parabola through the lowest of K points and its two neighbours is lowest, such as the tuned log rate.
+
+    With slopes :math:`s_- = \frac{y_k - y_{k-1}}{x_k - x_{k-1}}` and :math:`s_+ = \frac{y_{k+1} - y_k}{x_{k+1} - x_k}`,
+
+    .. math:: x^* = \frac{x_{k-1} + x_k}{2} - \frac{s_-}{2} \cdot \frac{x_{k+1} - x_{k-1}}{s_+ - s_-} .
+
+    It is the lowest point itself where that lies at an end, has a neighbour that is not finite, or is level with both.
+
+    Args:
+        x: positions, shape (K,), K >= 1, ascending and finite; of rates their logarithms.
+        y: values, shape (K,) or, for S seeds, (K, S); NaN or infinite for runs that diverged, but not all of a seed's.
+
+    Returns:
+        Shape () or (S,).
+
+    Raises:
+        ValueError: a shape or `x` is not so, or a seed has no finite value.
+
+    Example:
+        >>> vertex([-2.0, -1.0, 0.0], [[4.0, 1.0], [1.0, 2.0], [2.0, np.inf]])
+        array([-0.75, -2.  ])
+    """
+    places, values = _values("x", x, minimum=1), np.asarray(y, dtype=np.float64)
+    if not (np.diff(places) > 0).all():
+        raise ValueError(f"x={places}: must be ascending")
+    if values.ndim not in (1, 2) or len(values) != len(places):
+        raise ValueError(f"y: has shape {values.shape}, must be ({len(places)},) or ({len(places)}, seeds)")
+    heights = np.where(np.isfinite(values), values, np.inf).reshape(len(places), -1)
+    if np.isinf(heights).all(0).any():
+        raise ValueError("y: must have a finite value for each seed")
+    k, columns = heights.argmin(0), np.arange(heights.shape[1])
+    before, after = np.maximum(k - 1, 0), np.minimum(k + 1, len(places) - 1)
+    found = places[k]
+    curved = (before < k) & (k < after) & np.isfinite(heights[before, columns] + heights[after, columns])
+    left, middle, right, seeds = before[curved], k[curved], after[curved], columns[curved]
+    falls = (heights[middle, seeds] - heights[left, seeds]) / (places[middle] - places[left])
+    rises = (heights[right, seeds] - heights[middle, seeds]) / (places[right] - places[middle])
+    width = places[right] - places[left]
+    shift = np.divide(falls * width, 2 * (rises - falls), out=np.zeros_like(falls), where=rises > falls)
+    found[curved] = np.where(rises > falls, (places[left] + places[middle]) / 2 - shift, found[curved])
+    return found.reshape(values.shape[1:])

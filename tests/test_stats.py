@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from lrlib import correlation, cross_tuned, holm, paired, summary
+from lrlib import correlation, cross_tuned, holm, paired, summary, vertex
 
 
 def test_summary_is_the_sample_mean_and_deviation():
@@ -112,3 +112,38 @@ def test_a_seed_takes_no_part_in_the_choice_it_is_judged_by():
 def test_cross_tuning_refuses_what_it_cannot_cut(losses, folds, message):
     with pytest.raises(ValueError, match=message):
         cross_tuned(losses, folds)
+
+
+def test_the_vertex_is_that_of_a_parabola_and_lies_between_the_neighbours():
+    rng = np.random.default_rng(0)
+    x = np.sort(rng.normal(size=9))
+    lowest = rng.uniform(x[1], x[-2], size=40)
+    assert vertex(x, 3.0 * (x[:, None] - lowest) ** 2 - 1) == pytest.approx(lowest)
+    y = rng.normal(size=(9, 200))
+    for found, k, column in zip(vertex(x, y), y.argmin(0), y.T, strict=True):
+        if not 0 < k < 8:
+            assert found == x[k]
+            continue
+        a, b, _ = np.polyfit(x[k - 1 : k + 2], column[k - 1 : k + 2], 2)
+        assert found == pytest.approx(-b / (2 * a)) and x[k - 1] < found < x[k + 1]
+
+
+def test_the_vertex_is_the_lowest_point_where_no_parabola_bends_around_it():
+    x = np.arange(4.0)
+    assert vertex(x, [2.0, 1.0, np.nan, 3.0]).item() == 1 and vertex(x, [0.0, 1.0, 2.0, 3.0]).item() == 0
+    assert vertex(x, [5.0, 1.0, 1.0, 1.0]).item() == 1.5 and vertex(x, [1.0, 1.0, 1.0, 1.0]).item() == 0
+    assert vertex([2.0], [7.0]).item() == 2
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        ([1.0, 0.0], [1.0, 2.0], "x=.*ascending"),
+        ([], [], "x: has shape"),
+        ([0.0, 1.0], [1.0, 2.0, 3.0], r"y: has shape \(3,\), must be \(2,\)"),
+        ([0.0, 1.0], [[1.0, np.nan], [2.0, np.inf]], "y: must have a finite value for each seed"),
+    ],
+)
+def test_a_vertex_needs_points_in_order(x, y, message):
+    with pytest.raises(ValueError, match=message):
+        vertex(x, y)

@@ -51,7 +51,7 @@ class Interval:
     __str__ = __repr__ = lambda self: format(self, "")
 
 
-def _values(name: str, values: Sequence[float], minimum: int = 2) -> np.ndarray:
+def _values(name: str, values: Sequence[float] | np.ndarray, minimum: int = 2) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or len(array) < minimum:
         raise ValueError(f"{name}: has shape {array.shape}, must be one-dimensional with at least {minimum} values")
@@ -195,7 +195,7 @@ def cross_tuned(losses: np.ndarray, folds: int = 2) -> np.ndarray:
     )
 
 
-def vertex(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def vertex(x: Sequence[float] | np.ndarray, y: np.ndarray) -> np.ndarray:
     r"""Where a parabola through the lowest of K points and its two neighbours is lowest, such as the tuned log rate.
 
     With slopes :math:`s_- = \frac{y_k - y_{k-1}}{x_k - x_{k-1}}` and :math:`s_+ = \frac{y_{k+1} - y_k}{x_{k+1} - x_k}`,

@@ -1,15 +1,19 @@
-"""The programme of every chapter at full scale, run without Jupyter on tiny files of the real format."""
+"""The programme of every chapter at full scale, on tiny files of the real format and a device that is not the CPU."""
 
+import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from torch.utils import backend_registration
 
 from lrlib import records
-from lrlib.rehearsal import rehearsing
 
 BOOK = Path(__file__).resolve().parents[1] / "book"
+RECORDS = BOOK.parent / "data" / "records"
 SHAPES = {"mnist": (28, 28), "fashion_mnist": (28, 28), "cifar10": (32, 32, 3)}
 PROGRAMMES = [path for path in sorted(BOOK.glob("*.ipynb")) if records.full_cells(path)]
 
@@ -28,20 +32,62 @@ def tiny(tmp_path_factory):
     return folder
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy, on pictures that are soon learnt by heart
-@pytest.mark.parametrize("notebook", PROGRAMMES, ids=lambda path: path.stem)
-def test_a_programme_runs_without_jupyter_and_records_nothing(notebook, tiny, monkeypatch):
-    monkeypatch.setenv("LRLIB_SCALE", "small")
-    monkeypatch.setenv("LRLIB_DATA", str(tiny))
-    for module in ("IPython", "ipykernel", "nbformat", "nbclient"):
-        monkeypatch.setitem(sys.modules, module, None)
-    before = {path: path.read_bytes() for path in (BOOK.parent / "data" / "records").glob("*")}
-    with rehearsing():  # the first updates of each run: that the cells can run is shown, not that they train
-        assert records.run_notebook(notebook) == f"{notebook.name}: ran at small scale"
-    assert before == {path: path.read_bytes() for path in (BOOK.parent / "data" / "records").glob("*")}
+needs_python_device = pytest.mark.skipif(
+    not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
+    reason="this torch knows no devices that are written in Python",
+)
+
+
+def elsewhere(notebooks, **variables):
+    """What became of each programme on a device that is not the CPU, in a process of their own and without Jupyter."""
+    ran = subprocess.run(
+        [sys.executable, Path(__file__).parent / "elsewhere.py", *notebooks],
+        env=os.environ | variables | {"LRLIB_SCALE": "small", "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"},
+        cwd=BOOK.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return [json.loads(line) for line in ran.stdout.splitlines() if line.startswith('{"notebook"')]
+
+
+@pytest.fixture(scope="module")
+def answers(tiny):
+    before = {path: path.read_bytes() for path in RECORDS.glob("*")}
+    found = {answer.pop("notebook"): answer for answer in elsewhere(PROGRAMMES, LRLIB_DATA=str(tiny))}
+    assert before == {path: path.read_bytes() for path in RECORDS.glob("*")}
+    return found
+
+
+@needs_python_device
+@pytest.mark.parametrize("name", [path.stem for path in PROGRAMMES])
+def test_a_programme_runs_on_another_device_and_records_nothing(name, answers):
+    assert answers[name] == {"said": f"{name}.ipynb: ran at small scale"}, answers[name].get("failed")
+
+
+LEFT_ON_THE_CPU = {
+    "x = torch.ones(3, device=device) + torch.ones(3)": "aten.add.Tensor: expected all tensors to be on the same",
+    "torch.nn.Linear(2, 2)(torch.ones(1, 2, device=device))": "addmm.default: expected all tensors to be on the same",
+    "torch.ones(3)[torch.tensor([0, 2], device=device)]": "aten.index.Tensor: expected all tensors to be on the same",
+    "torch.rand(3, device=device, generator=torch.Generator())": "expected the generator to be on the device",
+    "torch.ones(3, device=device).numpy()": "can't convert a tensor of elsewhere to numpy",
+    "lrlib.train(lrlib.mlp(64, 4, 10), lrlib.digits().to(device), 0.1, steps=2)": "expected all tensors to be on the",
+    "lrlib.train(lrlib.mlp(64, 4, 10).to(device), lrlib.digits().to(device), 0.1, steps=2)": "",
+}
+
+
+@needs_python_device
+def test_the_device_that_is_not_there_finds_what_was_left_on_the_cpu(tmp_path):
+    notebooks = [tmp_path / f"{k}.ipynb" for k in range(len(LEFT_ON_THE_CPU))]
+    for notebook, mistake in zip(notebooks, LEFT_ON_THE_CPU, strict=True):
+        source = f"import lrlib, torch\ndevice = lrlib.device()\n{mistake}\nlrlib.measure('none', [{{}}], dict)\n"
+        cell = {"cell_type": "code", "metadata": {"tags": ["full"]}, "source": source}
+        notebook.write_text(json.dumps({"cells": [cell]}), encoding="utf-8")
+    for answer, message in zip(elsewhere(notebooks), LEFT_ON_THE_CPU.values(), strict=True):
+        assert ("failed" in answer) == bool(message) and message in answer.get("failed", ""), answer
 
 
 def test_every_record_has_a_programme_that_makes_it():
     names = {name for path in PROGRAMMES for name in records.record_names(records.full_cells(path))}
-    stored = {path.stem for path in (BOOK.parent / "data" / "records").glob("*.json")}
+    stored = {path.stem for path in RECORDS.glob("*.json")}
     assert stored and stored <= names

@@ -182,8 +182,14 @@
       timer = 0;
       play.textContent = "Scan";
     }
+    function code(name, count) {
+      line.text = `schedule = lrlib.image_schedule(\n    "${name}", num_steps=${count}, base_lr=${LR.python(low.value)}, max_lr=${LR.python(high.value)}, order="${order.value}")`;
+    }
     function render() {
-      if (!scanned) return picture ? undefined : load(LR.pictures[choose.value], `data/images/${choose.value}.png`);
+      if (!scanned) {
+        code(`data/images/${choose.value}.png`, steps.value);
+        return picture ? undefined : load(LR.pictures[choose.value], `data/images/${choose.value}.png`);
+      }
       const { size: [width, height], planes, places, values, rates } = scanned;
       const t = Math.min(at.value, rates.length - 1);
       const pixel = Math.min(t, values.length - 1);
@@ -218,7 +224,7 @@
       readout.textContent =
         `${note}${picture.size.join(" × ")} pixels, shrunk to ${width} × ${height}: ${values.length} values for ${rates.length} steps, the last one held for ` +
         `${rates.length - values.length}. Step ${t} reads ${["red", "green", "blue"][pixel % 3]} of pixel (${x}, ${y}): ${values[pixel]} of 255, rate ${LR.show(rates[t])}.`;
-      line.text = `schedule = lrlib.image_schedule(\n    "${picture.name}", num_steps=${rates.length}, base_lr=${LR.python(low.value)}, max_lr=${LR.python(high.value)}, order="${order.value}")`;
+      code(picture.name, rates.length);
     }
     return render;
   });

@@ -51,7 +51,7 @@ class Interval:
     __str__ = __repr__ = lambda self: format(self, "")
 
 
-def _values(name: str, values: Sequence[float] | np.ndarray, minimum: int = 2) -> np.ndarray:
+def _values(name: str, values: Sequence[float], minimum: int = 2) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or len(array) < minimum:
         raise ValueError(f"{name}: has shape {array.shape}, must be one-dimensional with at least {minimum} values")
@@ -218,7 +218,8 @@ def vertex(x: Sequence[float] | np.ndarray, y: np.ndarray) -> np.ndarray:
         >>> vertex([-2.0, -1.0, 0.0], [[4.0, 1.0], [1.0, 2.0], [2.0, np.inf]])
         array([-0.75, -2.  ])
     """
-    places, values = _values("x", x, minimum=1), np.asarray(y, dtype=np.float64)
+    places = _values("x", np.asarray(x, dtype=np.float64).tolist(), minimum=1)
+    values = np.asarray(y, dtype=np.float64)
     if not (np.diff(places) > 0).all():
         raise ValueError(f"x={places}: must be ascending")
     if values.ndim not in (1, 2) or len(values) != len(places):

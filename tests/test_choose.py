@@ -80,7 +80,7 @@ def test_the_text_of_the_page_stands_on_verdicts_that_have_not_changed():
 
 
 def test_what_is_cited_becomes_measured_once_its_claim_is_settled_so():
-    fact = {"by": "yang2021tensor", "claim": "J1", "verdict": "holds"}
+    fact = {"by": "yang2021tensor", "claim": "J9", "verdict": "holds"}
     assert choose.source(fact).startswith("● ")
     assert choose.source(fact | {"verdict": "corrected"}).startswith("○ ")
     assert choose.source(fact | {"claim": "J0"}).startswith("○ ")

@@ -38,7 +38,7 @@ from lrlib.training import *
 from lrlib.transformer import *
 from lrlib.width import *
 
-_OF_RECORDS = ("Record", "load_record", "measure")
+_OF_RECORDS = ("Record", "load_record", "measure", "values_by", "whole_record")
 
 __all__ = [name for name in dir() if not name.startswith("_")] + [*_OF_RECORDS]
 

@@ -19,6 +19,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from lrlib import runtime
 from lrlib.provenance import device_name, library_hash, peak_memory, source_hash, versions
@@ -26,7 +29,7 @@ from lrlib.rehearsal import rehearsing
 from lrlib.spread import spread
 from lrlib.tables import table
 
-__all__ = ["Record", "measure", "load_record"]
+__all__ = ["Record", "measure", "load_record", "whole_record", "values_by"]
 
 ROOT = Path(__file__).resolve().parents[1]
 FORCE = "LRLIB_FORCE"  # environment variable: make finished records again
@@ -115,6 +118,44 @@ def load_record(name: str) -> Record:
     """
     path = _record_path(name)
     return _read(path) if path.is_file() else Record(name, [])
+
+
+def whole_record(name: str) -> Record:
+    """The record of this name where every run of its grid is there, made by the present code; else an empty one.
+
+    Args:
+        name: ``<chapter>`` or ``<chapter>-<part>``.
+
+    Raises:
+        ValueError: the file is there and is not a record.
+
+    Example:
+        >>> bool(whole_record("no_such_chapter"))
+        False
+    """
+    record = load_record(name)
+    return record if record.complete and not record.stale else Record(name, [])
+
+
+def values_by(rows: Sequence[Mapping], key: str, value: str) -> dict[Any, np.ndarray]:
+    """What the rows hold of `value`, one array for each different `key`, in the order of the rows.
+
+    Args:
+        rows: of a record, or of :func:`measure`.
+        key: the name of a setting, such as "schedule".
+        value: the name of a result that is a number.
+
+    Raises:
+        KeyError: a row lacks one of them.
+
+    Example:
+        >>> values_by([{"lr": 0.1, "loss": 2.0}, {"lr": 0.3, "loss": 1.0}, {"lr": 0.1, "loss": 4.0}], "lr", "loss")
+        {0.1: array([2., 4.]), 0.3: array([1.])}
+    """
+    found: dict[Any, list[float]] = {}
+    for row in rows:
+        found.setdefault(row[key], []).append(row[value])
+    return {name: np.array(values, dtype=float) for name, values in found.items()}
 
 
 def _read(path: Path) -> Record:

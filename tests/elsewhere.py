@@ -1,12 +1,11 @@
 """A device that is not there: its tensors are computed on the CPU, and mixing them with the CPU's is an error.
 
 So a machine without a GPU finds what only a GPU would: a tensor, a network or a generator that was left on the CPU.
-``python tests/elsewhere.py`` runs the programmes of all chapters on it, their first updates only, and prints for each
-of them a line of JSON with what it said or how it failed.
+``python tests/elsewhere.py book/CHAPTER.ipynb ...`` runs the programmes of these chapters on it, their first updates
+only, and prints for each of them a line of JSON with what it said or how it failed.
 """
 
 import contextlib
-import functools
 import json
 import sys
 import traceback
@@ -129,7 +128,10 @@ def as_index(key):
     return torch.tensor(key) if len(key) else torch.empty(0, dtype=torch.int64)
 
 
-class GeneratorThere(torch.Generator):
+GeneratorHere = torch.Generator
+
+
+class GeneratorThere(GeneratorHere):
     pass
 
 
@@ -137,10 +139,10 @@ class AnyGenerator(type):
     """Of what stands in the place of torch.Generator: it makes either kind, and both are of its type."""
 
     def __call__(cls, device="cpu"):
-        return GeneratorThere() if is_there(device) else GeneratorThere.__mro__[1](device)
+        return GeneratorThere() if is_there(device) else GeneratorHere(device)
 
     def __instancecheck__(cls, value):
-        return isinstance(value, GeneratorThere.__mro__[1])
+        return isinstance(value, GeneratorHere)
 
 
 class Generator(metaclass=AnyGenerator):
@@ -159,6 +161,7 @@ def there() -> Iterator[torch.device]:
 
 
 def main() -> None:
+    import lrlib
     from lrlib import records, runtime
     from lrlib.rehearsal import rehearsing
 
@@ -166,10 +169,7 @@ def main() -> None:
     for module in ("IPython", "ipykernel", "nbformat", "nbclient"):
         sys.modules[module] = None
     with there() as device:
-        runtime.device = functools.wraps(runtime.device)(lambda: device)
-        import lrlib
-
-        lrlib.device = runtime.device
+        runtime.device = lrlib.device = lambda: device
         for notebook in map(Path, sys.argv[1:]):
             try:
                 with rehearsing():  # that the cells can run there is shown, not that they train

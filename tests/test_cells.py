@@ -36,6 +36,7 @@ def cell(source, tags=(), outputs=(), **metadata):
         (cell("\n".join(f"x{k} = {k}" for k in range(15))), "whole", None),
         (cell("\n".join(f"x{k} = {k}" for k in range(16))), "folded", "How it was measured"),
         (cell("if record := lrlib.load_record('x'):\n    draw(record)"), "nothing", None),
+        (cell("if record := lrlib.whole_record('x'):\n    draw(record)"), "nothing", None),
         (cell("x = 1", ["remove-input"]), "nothing", None),
     ],
 )  # fmt: skip

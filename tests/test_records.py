@@ -53,6 +53,29 @@ def test_a_missing_record_is_false_and_says_so(root):
     assert not record and "no full-scale record yet" in record.label
 
 
+def test_a_whole_record_is_there_only_while_all_its_runs_are_those_of_the_present_code(root):
+    assert not lrlib.whole_record("demo")
+    run(root)
+    assert lrlib.whole_record("demo") == lrlib.load_record("demo")
+    path = root / "data" / "records" / "demo.json"
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps(stored | {"complete": False}))
+    assert lrlib.load_record("demo") and not lrlib.whole_record("demo") and lrlib.whole_record("demo").rows == []
+    path.write_text(json.dumps(stored))
+    assert lrlib.whole_record("demo")
+    write(root, CELL.replace("** power", "** power + 1"))
+    assert lrlib.load_record("demo") and not lrlib.whole_record("demo")
+
+
+def test_values_are_gathered_by_a_key_in_the_order_of_the_rows():
+    rows = [{"entry": name, "loss": loss} for name, loss in (("b", 1), ("a", 2), ("b", None), ("a", 4))]
+    found = lrlib.values_by(rows, "entry", "loss")
+    assert list(found) == ["b", "a"] and found["a"].tolist() == [2, 4]
+    assert found["b"][0] == 1 and np.isnan(found["b"][1]) and lrlib.values_by([], "entry", "loss") == {}
+    with pytest.raises(KeyError, match="entry"):
+        lrlib.values_by([{"loss": 1}], "entry", "loss")
+
+
 def test_the_tagged_cells_alone_make_the_record_with_its_provenance(root):
     line = run(root)
     record = lrlib.load_record("demo")

@@ -100,7 +100,7 @@ def shown(cell: dict) -> str:
 def _lacks_record(cell: dict, tree: ast.Module) -> bool:
     """Whether a cell only shows a record, and there is none yet."""
     conditional = all(isinstance(node, ast.If) for node in tree.body)
-    return conditional and "load_record" in called(tree) and not cell.get("outputs")
+    return conditional and not cell.get("outputs") and not {"load_record", "whole_record"}.isdisjoint(called(tree))
 
 
 def page(notebook: dict) -> dict:

@@ -106,7 +106,9 @@
     const plots = LR.html("div", { class: "lr-plots" });
     root.append(controls, plots);
     const names = Object.keys(LR.pictures);
-    const choose = LR.select(controls, { key: "picture", label: "picture", value: names[0], choices: names.map((name) => [name, name.replaceAll("_", " ")]) }, () => load(LR.pictures[choose.value], `data/images/${choose.value}.png`));
+    const choose = LR.select(controls, { key: "picture", label: "picture", value: names[0], choices: names.map((name) => [name, name.replaceAll("_", " ")]) }, () => loadChosen());
+    const path = () => `data/images/${choose.value}.png`; // of the chosen picture, in the book
+    const loadChosen = () => load(LR.pictures[choose.value], path());
     const file = LR.html("input", { type: "file", accept: "image/*", id: "lr-scanner-file" });
     controls.append(LR.html("div", { class: "lr-select" }, LR.html("label", { for: "lr-scanner-file" }, "or your own: choose a file, or drop one on the picture"), file));
     const steps = LR.slider(controls, { key: "steps", label: "number of steps T", min: 50, max: 3000, step: 10, value: 900 }, () => scan());
@@ -187,8 +189,8 @@
     }
     function render() {
       if (!scanned) {
-        code(`data/images/${choose.value}.png`, steps.value);
-        return picture ? undefined : load(LR.pictures[choose.value], `data/images/${choose.value}.png`);
+        code(path(), steps.value);
+        return picture ? undefined : loadChosen();
       }
       const { size: [width, height], planes, places, values, rates } = scanned;
       const t = Math.min(at.value, rates.length - 1);

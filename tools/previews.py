@@ -79,7 +79,9 @@ def previews(root: Path) -> dict[str, str]:
 
 def glyphs(root: Path) -> dict[str, str]:
     """The outlines of the glyphs that the formulas of the built pages refer to, by their ids."""
-    return {name: path for page in root.rglob("*.html") for name, path in GLYPH.findall(page.read_text("utf-8"))}
+    return {
+        name: path for page in root.rglob("*.html") for name, path in GLYPH.findall(page.read_text(encoding="utf-8"))
+    }
 
 
 def write(root: Path) -> None:

@@ -2,7 +2,8 @@
 
 The cells of a chapter tagged `full` form a program that measures on the real data sets. At full scale
 :func:`measure` writes each result to ``data/records/<name>.json`` as soon as it is there, so that an interrupted run
-resumes. A record holds a hash of the tagged cells and one of what they use of lrlib; when either changes it is stale.
+resumes. A record holds a hash of the tagged cells up to the one that measures it, and one of what they use of lrlib;
+when either changes it is stale.
 
 ``python -m lrlib.records`` runs the tagged cells of all chapters, or of those named, at full scale in this process,
 without Jupyter: ``--plan`` says beforehand what that takes, ``--budget`` ends it in time, ``--scale small`` tries all
@@ -99,7 +100,9 @@ def _code(name: str) -> dict[str, str]:
     chapter = ROOT / "book" / f"{name.partition('-')[0]}.ipynb"
     if not chapter.is_file():
         return {}
-    source = "\n".join(cell.rstrip() for cell in full_cells(chapter))
+    cells = full_cells(chapter)
+    last = next((k for k, cell in enumerate(cells) if name in record_names([cell])), len(cells))
+    source = "\n".join(cell.rstrip() for cell in cells[: last + 1])  # what runs later cannot change it
     return {"cells": source_hash(source), "library": library_hash(source, ROOT)}
 
 

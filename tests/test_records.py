@@ -164,6 +164,21 @@ def test_a_change_in_what_the_cells_use_of_lrlib_makes_the_record_stale(root):
     assert not lrlib.load_record("demo").stale
 
 
+def test_of_several_records_of_a_chapter_only_those_from_the_changed_cell_on_become_stale(root):
+    later = CELL.replace("demo", "demo-more")
+
+    def write_both(first, second):
+        cells = notebook((first, ["full"]), (second, ["full"]))
+        (root / "book" / "demo.ipynb").write_text(json.dumps(cells))
+        return [lrlib.load_record(name).stale for name in ("demo", "demo-more")]
+
+    write_both(CELL, later)
+    run(root)
+    assert write_both(CELL, later.replace("** power", "+ power")) == [False, True]
+    assert write_both(CELL.replace("** power", "+ power"), later) == [True, True]
+    assert write_both(CELL, later) == [False, False]
+
+
 def test_trailing_white_space_does_not_make_a_record_stale(root):
     run(root)
     write(root, CELL.replace("CALLS = []\n", "CALLS = []   \n") + "\n\n")

@@ -27,6 +27,7 @@ OF_THE_BOOK = (
     "test_chapter_line",
     "test_choose",
     "test_explorers",
+    "test_found",
     "test_notebooks",
     "test_opening",
     "test_page",

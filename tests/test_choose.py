@@ -142,7 +142,7 @@ CHOICES = [
     {"task": row["task"], "optimizer": row["optimizer"], "size": float(size), "batch": batch, "steps": steps}
     for row in DATA["rows"]
     for size in DATA["sizes"]
-    for batch, steps in ((1, 100), (32, 1000), (2**20, 50_000))
+    for batch, steps in ((1, 100), (32, 1000), (256, 160), (2**19, 100_000), (2**20, 50_000))
 ]
 
 
@@ -151,12 +151,22 @@ def advice(page):
     return page.evaluate("(cs) => cs.map((c) => [LR.formulas.choose.advise(c), LR.formulas.choose.lines(c)])", CHOICES)
 
 
+def row_of(task, optimizer):
+    (row,) = [row for row in DATA["rows"] if (row["task"], row["optimizer"]) == (task, optimizer)]
+    return row
+
+
 def expected_rate(choice):
-    """The rate by the table: that of the size, scaled with the batch."""
-    (row,) = [r for r in DATA["rows"] if (r["task"], r["optimizer"]) == (choice["task"], choice["optimizer"])]
+    """The rate by the table: that of the size, scaled with the batch, and with the length where both are known."""
+    row = row_of(choice["task"], choice["optimizer"])
     entry = [entry for entry in row["start"] if entry.get("above", 0) <= choice["size"]][-1]
     k = min(choice["batch"] / entry["batch"], 32)
-    return entry, entry["rate"] * (k if choice["optimizer"] == "sgd" else math.sqrt(k))
+    rate = entry["rate"] * (k if choice["optimizer"] == "sgd" else math.sqrt(k))
+    rule = re.search(r"η / k<sup>([\d.]+)</sup>", choose.change(DATA, row, "length")["value"])
+    if "seen" in entry:
+        longer = choice["batch"] * choice["steps"] / entry["seen"]
+        rate /= min(max(longer, 1 / 16), 16) ** float(rule[1])
+    return entry, rate
 
 
 @needs_chromium
@@ -169,6 +179,28 @@ def test_every_choice_gives_its_row_of_the_table(page, advice):
         assert told["sure"] == ("measured" if "claim" in entry else "practice" if "by" in entry else "guess")
         assert 1 <= told["warmup"] < choice["steps"] / 5
     assert page.locator("[id^='row-']").count() == len(DATA["rows"])
+
+
+@needs_chromium
+def test_a_longer_run_gets_a_lower_rate_only_where_there_is_a_rule_for_the_length(page):
+    for row in DATA["rows"]:
+        for entry in row["start"]:
+            size = max(entry.get("above", 0), 1e5)
+            choice = {"task": row["task"], "optimizer": row["optimizer"], "size": size, "batch": entry["batch"]}
+            known = entry.get("seen", 3e6) / entry["batch"]
+            short, same, long = page.evaluate(
+                "([c, steps]) => steps.map((n) => LR.formulas.choose.advise({ ...c, steps: n }))",
+                [choice, [known / 4, known, 4 * known]],
+            )
+            assert same["rate"] == pytest.approx(entry["rate"], rel=0.05)
+            if "seen" in entry:
+                assert short["rate"] > 1.15 * same["rate"] > 1.3 * long["rate"]
+                assert short["range"][1] > same["range"][1] > long["range"][1]
+            else:
+                assert short["rate"] == same["rate"] == long["rate"]
+    assert {row["id"] for row in DATA["rows"] for entry in row["start"] if "seen" in entry} == {
+        "language-scratch-adamw", "language-scratch-adam", "language-scratch-muon", "pictures-scratch-sgd",
+    }  # fmt: skip
 
 
 @needs_chromium
@@ -314,7 +346,12 @@ def test_keys_choose_and_the_choice_stands_in_the_address(browser, url):
     for _ in range(2):
         page.keyboard.press("ArrowDown")
     assert helper.get_by_label("What do you train?").input_value() == "language-scratch"
-    assert "524,288 tokens" in helper.text_content() and "6e-4" in helper.locator(".lr-readout").text_content()
+    told = helper.locator(".lr-answer").text_content()
+    assert "524,288 tokens" in helper.text_content() and "known for a run of 300 billion tokens" in told
+    assert "raised by k0.3 (usual practice), as if the run were 16 times as short and no more" in told
+    (entry,) = [e for e in row_of("language-scratch", "adamw")["start"] if e.get("above") == 1e8]
+    shown = float(helper.locator(".lr-readout strong").text_content())
+    assert shown == pytest.approx(entry["rate"] * 16**0.3, rel=0.05)
     helper.get_by_label("By which optimizer?").select_option("muon")
     assert "for the rest by AdamW" in helper.locator(".lr-readout").text_content()
     page.keyboard.press("Tab")

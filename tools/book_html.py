@@ -8,15 +8,14 @@ import html
 import importlib
 import inspect
 import re
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import cells
 import choose
+import found
 import page_form
 
-from lrlib.claims import CLAIMS, Ledger
+from lrlib.claims import Ledger
 
 LISTING = re.compile(r'(<div class="([^"]*)"><div class="highlight"><pre>)(.*?)(</pre>)', re.DOTALL)
 TAG = re.compile("<[^>]*>")
@@ -24,15 +23,6 @@ BRACKET = re.compile(r'(<span class="p">[^<]*[(\[{]</span>)')
 DEEPEST = 24  # characters: what continues further right would not fit on a phone
 GAP = re.compile(r"(?<=\S) {2,}(?=\S)")
 FORMULA = re.compile(r'(\(?)(<span class="math notranslate nohighlight">[^<]*</span>)([.,;:!?)’”]*)')
-
-FOUND = re.compile(r"<!-- found: ([^>]*) -->")
-FARED = {
-    "holds": "hold",
-    "holds with a condition": "hold under a condition that they do not name",
-    "corrected": "are wrong as they stand and are corrected here",
-    "does not hold": "did not reproduce",
-    "open at scale": "wait for a measurement at scale",
-}
 
 AUTOMODULE = re.compile(r"automodule:: (\S+)")
 MATHS = re.compile(r":math:`([^`]*)`")
@@ -71,31 +61,6 @@ def pages(root: Path) -> str:
     )
 
 
-def found(ledger: Ledger, chosen: Sequence[str]) -> str:
-    """In Markdown: how the claims of the five documents fared, and a few of all claims with verdict and answer.
-
-    >>> ledger = Ledger(Path(__file__).parents[1].glob("book/range_test.ipynb"))
-    >>> print(found(ledger, ["J3"])[-32:])
-    {doc}`→ range test <range_test>`
-    """
-    five = [claim.id for claim in CLAIMS.values() if claim.source and not claim.question]
-    counts = Counter(ledger.verdict(claim) for claim in five)
-    words = ", ".join(f"{counts[verdict]} {phrase}" for verdict, phrase in FARED.items())
-    unsettled = ("open", "open at scale")
-    practice = [c.id for c in CLAIMS.values() if not c.source and ledger.verdict(c.id) not in unsettled]
-    lines = [
-        f"Of the {len(five)} claims that five widely read documents make of the learning rate, {words}. Of what "
-        f"practice has come to say since, {len(practice)} claims are settled so far. A few of them all:",
-        "",
-    ]
-    for claim in chosen:
-        (place, *_) = ledger.settled[claim]
-        statement, verdict = CLAIMS[claim].statement.rstrip("."), place.verdict
-        where = f"{{doc}}`→ {place.chapter.replace('_', ' ')} <{place.chapter}>`"
-        lines.append(f"- *{statement}*: **{verdict.verdict}**. {verdict.answer} {where}")
-    return "\n".join(lines)
-
-
 def generate(app, docname: str, source: list[str]) -> None:
     """Put in place what a page asks for in a comment: a table of names, all of them, or what the book found."""
     if "<!-- pages -->" in source[0]:
@@ -104,9 +69,8 @@ def generate(app, docname: str, source: list[str]) -> None:
         source[0] = source[0].replace("<!-- pages -->", pages(Path(app.srcdir)))
     if "<!-- names -->" in source[0]:
         source[0] = source[0].replace("<!-- names -->", names(source[0]))
-    if asked := FOUND.search(source[0]):
-        ledger = Ledger(Path(app.srcdir).glob("book/*.ipynb"))
-        source[0] = source[0].replace(asked[0], found(ledger, asked[1].split()))
+    if "<!-- ledger: " in source[0]:
+        source[0] = found.generate(source[0], Ledger(Path(app.srcdir).glob("book/*.ipynb")))
     if "<!-- choose: " in source[0]:
         source[0] = choose.generate(source[0])
 

@@ -42,6 +42,7 @@ def fingerprint() -> str:
         "tools/opening.py",
         "tools/page_form.py",
         "tools/choose.py",
+        "tools/found.py",
         "data/choose.json",
         "tools/previews.py",
         "tools/maths.py",

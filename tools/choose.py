@@ -71,8 +71,9 @@ def data() -> dict:
     ]
     for fact in facts(whole):
         if "found" in fact:
-            number = measured(fact)
-            fact |= {"value": fact["value"].format(number)} if "value" in fact else {"rate": number}
+            fact["exponent" if "value" in fact else "rate"] = measured(fact)
+        if "exponent" in fact:
+            fact["value"] = fact["value"].format(fact["exponent"])
     return whole
 
 
@@ -96,9 +97,18 @@ def change(whole: dict, row: dict, what: str) -> dict:
     keys = {
         "batch": ("muon" if optimizer == "muon" else whole["optimizers"][optimizer]["batch"],),
         "width": (kind if kind == "LoRA" else optimizer, kind),
-        "length": ("all",),
+        "length": (kind,),
     }[what]
     return next(changes[key] for key in keys if key in changes)
+
+
+def by_length(whole: dict, row: dict) -> dict | None:
+    """The exponent by which a row's rate falls with the length of the run, and how sure it is; None without a rule."""
+    fact = change(whole, row, "length")
+    if "exponent" not in fact:
+        return None
+    sure = "measured here" if is_measured(fact) else "usual practice" if "by" in fact else "a guess"
+    return {"exponent": fact["exponent"], "sure": sure}
 
 
 def is_measured(fact: dict) -> bool:
@@ -197,7 +207,8 @@ def title(chapter: str) -> str:
 
 def payload(whole: dict) -> str:
     """The data as the helper reads them, in a script element that does nothing by itself."""
-    told = {name: whole[name] for name in ("tasks", "optimizers", "sizes", "rows")}
+    told = {name: whole[name] for name in ("tasks", "optimizers", "sizes")}
+    told["rows"] = [row | {"length": by_length(whole, row)} for row in whole["rows"]]
     told["chapters"] = {row["chapter"]: title(row["chapter"]) for row in whole["rows"]}
     text = json.dumps(told, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
     return f'<script type="application/json" id="choose-data">{text}</script>'

@@ -5,8 +5,10 @@ Its data stand in the page, made by tools/choose.py; sources and notes are those
   "use strict";
   const data = JSON.parse(document.getElementById("choose-data").textContent);
   const MOST = 32; // times the batch that a rate is known for: no rate is scaled further
+  const LONGEST = 16; // times the length that a rate is known for, either way, as far as the rule was measured here
   const COPIED = { linear: "a straight line to zero", cosine: "a cosine to zero" };
 
+  const amount = (x) => new Intl.NumberFormat("en", { notation: "compact", compactDisplay: "long", maximumSignificantDigits: 2 }).format(x);
   const py = (x) => (x !== 0 && x < 1e-3 ? x.toExponential() : String(x));
   const row = (task, optimizer) => data.rows.find((r) => r.task === task && r.optimizer === optimizer);
   /** The number of the entry of a row that counts for so many parameters. */
@@ -22,13 +24,16 @@ Its data stand in the page, made by tools/choose.py; sources and notes are those
     const entry = found.start[k];
     const ratio = batch / entry.batch;
     const scaled = Math.min(ratio, MOST);
-    const scale = data.optimizers[optimizer].batch === "linear" ? scaled : Math.sqrt(scaled);
+    const { exponent } = (entry.seen && found.length) || { exponent: 0 };
+    const length = exponent ? (batch * steps) / entry.seen : 1; // in examples or tokens
+    const scale = (data.optimizers[optimizer].batch === "linear" ? scaled : Math.sqrt(scaled)) *
+      Math.min(Math.max(length, 1 / LONGEST), LONGEST) ** -exponent;
     const { range, factor, upwards } = found.search;
     const ends = range || [upwards ? entry.rate : entry.rate / factor, entry.rate * factor];
     const { share, most = Infinity } = found.warmup;
     const rest = found.rest === "adamw" ? row(task, "adamw").start.find((_, n) => n === at(row(task, "adamw"), size)).rate : found.rest;
     return {
-      row: found, k, entry, ratio, task, optimizer, batch, steps,
+      row: found, k, entry, ratio, length, task, optimizer, batch, steps,
       rate: LR.round(entry.rate * scale, 2),
       range: ends.map((x) => LR.round(x * scale, 2)),
       warmup: Math.min(Math.max(1, Math.round(Math.min(share * steps, most))), steps - 1),
@@ -154,6 +159,18 @@ scheduler = ${form}LRScheduler(
       return copy ? [...copy.childNodes] : [];
     }
   }
+  /** How the length of the run has changed the rate, and how sure that is. */
+  function lengthened({ row: found, entry, length, batch, steps, task }) {
+    if (length === 1) return [];
+    const { exponent, sure } = found.length;
+    const seen = (x) => `${amount(x)} ${data.tasks[task].unit}`;
+    const far = length > LONGEST || length < 1 / LONGEST;
+    return [
+      ` It is known for a run of ${seen(entry.seen)}. This one sees ${seen(batch * steps)}, so the rate is ` +
+      `${length > 1 ? "lowered" : "raised"} by k`, LR.html("sup", {}, String(exponent)), ` (${sure}), ` +
+      (far ? `as if the run were ${LONGEST} times as ${length > 1 ? "long" : "short"} and no more: further the rule was not tried here.` : `k = ${LR.show(length, 2)}.`),
+    ];
+  }
   const SURE = {
     measured: "Measured here, on a network as small as this. Search the range.",
     practice: "Usual practice: this rate worked for others. It is not measured here at this size; search the range.",
@@ -205,6 +222,7 @@ scheduler = ${form}LRScheduler(
         ` The rate is known for a batch of ${a.entry.batch.toLocaleString("en")} and scaled from there by ` +
         `${data.optimizers[a.optimizer].batch === "linear" ? "k" : "√k"}` +
         (a.ratio > MOST ? `, as if the batch were ${MOST} times as large and no more: above the critical batch it hardly rises.` : "."),
+        ...lengthened(a),
       ];
       const parts = [
         ["How sure", [SURE[a.sure], " ", ...from(a.row, "start", a.k), ...grown]],

@@ -288,10 +288,12 @@ def criterion(cell: dict, verdict: ast.expr) -> set[str]:
 
 
 def assertions(cells: list[dict]) -> list[ast.Assert]:
-    """Those of the first cell, and of the next ones up to the first that has any."""
+    """Those of the first cell, and of the next ones up to the first that has any, or that settles another claim."""
     found: list[ast.Assert] = []
     for place, cell in enumerate(cells):
         here = [node for node in ast.walk(parsed(cell)) if isinstance(node, ast.Assert)]
+        if place and any(calls(cell, "settle")):
+            break
         found += here
         if place and here:
             break
@@ -301,16 +303,17 @@ def assertions(cells: list[dict]) -> list[ast.Assert]:
 def verdicts_pinned(notebook: Notebook) -> list[str]:
     """Where a claim is settled, or in the next assertions, stands one on the verdict or what it is computed from.
 
-    An answer to a question has no verdict to compute; any assertion there will do.
+    An answer to a question has no verdict to compute; its assertion is on what its sentence and evidence name.
     """
     problems = []
     cells = list(code_cells(notebook))
     for place, (n, cell) in enumerate(cells):
         near = assertions([following for _, following in cells[place:]])
         for call in calls(cell, "settle"):
-            verdict = call.args[1] if len(call.args) > 1 else ast.Constant(None)
-            pinned = names(ast.Module(near, [])) & criterion(cell, verdict)
-            if not (near if isinstance(verdict, ast.Constant) and verdict.value == "answered" else pinned):
+            verdict: ast.expr = call.args[1] if len(call.args) > 1 else ast.Constant(None)
+            if isinstance(verdict, ast.Constant) and verdict.value == "answered":
+                verdict = ast.Tuple([*call.args[2:], *(keyword.value for keyword in call.keywords)])
+            if not names(ast.Module(near, [])) & criterion(cell, verdict):
                 problems.append(f"cell {n} settles {ast.unparse(call.args[0])}, and no assertion pins the verdict")
     return problems
 

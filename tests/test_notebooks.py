@@ -203,12 +203,23 @@ def verdict_that_is_asserted_too_late(nb):
     ]
 
 
+def verdict_asserted_only_for_another_claim(nb):
+    nb["cells"] += [
+        code("v = 'holds' if x else 'corrected'\nsettle('J1', v, 'It does.')", count=3),
+        code("v = 'holds' if y else 'corrected'\nassert v == 'holds'\nsettle('J2', v, 'It does.')", count=4),
+    ]
+
+
 def typed_verdict(nb):
     nb["cells"] += [code("settle('J1', 'holds', 'It does.')", count=3), code("assert x", count=4)]
 
 
 def answer_without_assertion(nb):
-    nb["cells"] += [code("settle('H8', 'answered', 'It can.')", count=3)]
+    nb["cells"] += [code("settle('H8', 'answered', f'It can, at {low}.')", count=3)]
+
+
+def answer_with_another_assertion(nb):
+    nb["cells"] += [code("assert y\nsettle('H8', 'answered', f'It can, at {low}.')", count=3)]
 
 
 BREAKS = [
@@ -248,8 +259,10 @@ BREAKS = [
     (verdict_without_assertion, checks.verdicts_pinned),
     (verdict_with_another_assertion, checks.verdicts_pinned),
     (verdict_that_is_asserted_too_late, checks.verdicts_pinned),
+    (verdict_asserted_only_for_another_claim, checks.verdicts_pinned),
     (typed_verdict, checks.verdicts_pinned),
     (answer_without_assertion, checks.verdicts_pinned),
+    (answer_with_another_assertion, checks.verdicts_pinned),
 ]
 
 
@@ -297,7 +310,7 @@ def test_a_number_that_is_set_or_asserted_or_cited_may_stand_in_prose(prose):
     [
         ["ok = low > 0\nassert ok\nsettle('J1', 'holds' if ok else 'corrected', 'So.')"],
         ["v = 'holds' if low > 0 else 'corrected'\nsettle('J1', v, 'So.')", "plt.show()", "assert low > 0.1"],
-        ["settle('H8', 'answered', 'It can.')", "assert low > 0.1"],
+        ["settle('H8', 'answered', 'It can.', [Evidence('gain', low)])", "assert low > 0.1"],
     ],
 )
 def test_a_verdict_that_is_pinned_passes(cells):

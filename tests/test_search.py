@@ -44,6 +44,14 @@ def urls(results):
         ("weight decay", "book/adamw.html"),
         ("AdamW fine-tuning", "book/choose.html"),
         ("which learning rate for fine tuning", "book/choose.html"),
+        ("finetuning adamw learning rate", "book/choose.html"),
+        ("lr for lora", "book/choose.html"),
+        ("warmup", "book/choose.html"),
+        ("learning rate vs batch size adam", "book/choose.html"),
+        ("llm pretraining learning rate", "book/choose.html"),
+        ("loss not decreasing", "book/diagnosis.html"),
+        ("onecyclelr", "book/schedulers.html"),
+        ("cyclical learning rates", "book/cyclical.html"),
     ],
 )
 def test_the_page_that_a_reader_means_comes_first(search, query, first):
@@ -55,11 +63,37 @@ def test_the_page_to_choose_by_is_second_to_titles_alone(search):
         assert "book/choose.html" in urls(search(query))[:2]
 
 
-def test_what_only_the_text_has_comes_in_the_order_of_the_book(search):
+@pytest.mark.parametrize(
+    ("query", "chapter"),
+    [
+        ("finetuning adamw learning rate", "fine_tuning"),
+        ("batch size learning rate scaling", "batch_size"),
+        ("muon learning rate", "muon"),
+        ("discriminative learning rates", "fine_tuning"),
+        ("mup transfer", "width"),
+        ("linear scaling rule", "batch_size"),
+    ],
+)
+def test_the_chapter_about_it_is_among_the_first_three(search, query, chapter):
+    assert f"book/{chapter}.html" in urls(search(query))[:3]
+
+
+def test_what_only_the_text_has_comes_in_the_order_of_the_book_chapters_first(search):
     known = [f"{name}.html" for name in pdf.in_order(TOC)]
-    found = [known.index(url) for url in urls(search("gradient")) if url != "book/choose.html"]
-    falls = sum(later < earlier for earlier, later in zip(found, found[1:], strict=False))
-    assert len(found) > 10 and falls <= 2  # titles, then headings, then text: each in order
+    found = [url for url in urls(search("gradient")) if url != "book/choose.html"]
+    places = [known.index(url) for url in found]
+    falls = sum(later < earlier for earlier, later in zip(places, places[1:], strict=False))
+    assert len(found) > 10 and falls <= 3  # titles, then headings, then text, then reference: each in order
+    reference = [url.startswith(("book/index", "book/ledger", "book/glossary", "book/api")) for url in found]
+    assert reference == sorted(reference) and any(reference)
+
+
+def test_where_no_chapter_has_every_word_those_with_most_are_found_and_it_is_said(search, browser):
+    assert "book/choose.html" in urls(search("warmup xyzzy"))
+    page = browser.new_page()
+    page.goto(f"{(built_book() / 'search.html').as_uri()}?q=warmup+xyzzy")
+    assert "No page has all of “warmup xyzzy”" in page.locator("#search-results [role=status]").text_content()
+    page.close()
 
 
 @pytest.mark.parametrize(
@@ -70,6 +104,8 @@ def test_what_only_the_text_has_comes_in_the_order_of_the_book(search):
         ("weight decay", "wd"),
         ("fine-tuning", "finetuning", "fine tuning"),
         ("cycle", "cycles"),
+        ("batch size and lr", "batchsize vs learning rate"),
+        ("vit", "vision transformer"),
     ],
 )
 def test_what_means_the_same_finds_the_same(search, same):
@@ -80,6 +116,11 @@ def test_what_means_the_same_finds_the_same(search, same):
 def test_a_name_of_the_package_leads_to_its_entry(search):
     (first, *_) = search("range_test")
     assert any(link.endswith("#lrlib.finder.range_test") for link in first["links"])
+
+
+@pytest.mark.parametrize("query", ["finetuning adamw learning rate", "AdamW fine-tuning"])
+def test_a_practitioner_reads_the_rate_in_the_snippet(search, query):
+    assert "AdamW: start at 2e-5" in search(query)[0]["text"]
 
 
 def test_snippets_are_prose_in_which_what_was_asked_is_marked(search):

@@ -7,12 +7,18 @@
   const BEFORE = 60, LENGTH = 220; // characters of a snippet
   const SAME = [ // what a reader may write for the same thing, in small letters without hyphens
     ["learning rate range test", "learning rate finder", "lr range test", "lr finder", "rate finder", "range test"],
-    ["warmup", "warm up"], ["learning rate", "lr"], ["weight decay", "wd"], ["fine tuning", "finetuning", "fine tune"],
-    ["one cycle", "onecycle", "1cycle", "superconvergence"], ["warm restarts", "sgdr"], ["batch size", "batchsize"],
+    ["warmup", "warm up"], ["learning rate", "lr", "rate"], ["weight decay", "wd"], ["fine tuning", "finetuning", "fine tune"],
+    ["one cycle", "onecycle", "1cycle", "superconvergence", "super convergence"], ["warm restarts", "sgdr"],
+    ["linear scaling rule", "linear scaling", "linearly with the batch", "proportion to the batch"], ["batch size", "batchsize"], ["language model", "llm", "large language model"], ["pretraining", "pretrain", "from scratch"],
+    ["discriminative", "layerwise", "layer wise", "llrd", "layer to layer"], ["vision transformer", "vit"],
+    ["forgetting", "forgets", "catastrophic forgetting", "keeps what was learned"],
+    ["stochastic weight averaging", "swa", "weight averaging", "mean of the last weights"],
     ["stochastic gradient descent", "sgd"], ["edge of stability", "eos"], ["warmup stable decay", "wsd", "trapezoidal"],
     ["mup", "µp", "μp", "maximal update"], ["low rank adaptation", "lora"],
   ];
-  const SMALL = new Set("a an and are as at by do for from how i in is it my of on or the to what when which with".split(" "));
+  const SMALL = new Set("a an and are as at by do for from how i in is it my of on or should the to versus vs what when which with".split(" "));
+  const ABOUT = "learning rate"; // what every page is about: to have it in the title tells little
+  const REFERENCE = /^book\/(index|ledger|glossary|bibliography|api)/; // after the chapters
 
   /** Small letters without hyphens inside words, and where each letter stood. */
   function fold(text) {
@@ -51,42 +57,60 @@
     const words = rest.split(" ").filter(Boolean);
     const telling = words.filter((word) => !SMALL.has(word));
     found.push(...(telling.length || found.length ? telling : words).map((word) => [word]));
-    return found.map((group) => new RegExp(`(?<![\\p{L}\\p{N}])(?:${group.map(phrase).join("|")})`, "gu"));
+    return found.map((group) => Object.assign(
+      new RegExp(`(?<![\\p{L}\\p{N}])(?:${group.map(phrase).join("|")})`, "gu"), { tells: found.length === 1 || group[0] !== ABOUT }));
   }
 
-  const has = (text, wanted) => wanted.every((one) => text.search(one) >= 0);
+  const has = (text, wanted, enough = wanted.length) => wanted.filter((one) => text.search(one) >= 0).length >= enough;
   const count = (text, wanted) => wanted.reduce((sum, one) => sum + Math.log1p([...text.matchAll(one)].length), 0);
 
-  /** The pages that have all that is wanted: that of the function with this name, those with it in their title, the page
-      to choose by, those with it in a heading, the others; each kind in the order of the book, with its best sections. */
+  /** The pages that have all that is wanted, or, where no chapter has, most of it. */
   function search(pages, wanted, query) {
+    let best = { found: [], enough: 0 };
+    for (let enough = wanted.length; enough > 0; enough--) {
+      const found = having(pages, wanted, query, enough);
+      if (!best.enough && found.length) best = { found, enough };
+      if (found.some(({ url }) => !REFERENCE.test(url))) return { found, enough };
+    }
+    return best;
+  }
+
+  /** The pages that have enough of what is wanted: that of the function with this name, those with all of it in their
+      title, the page to choose by, those with all of it in a heading, those with a part of it in their title, the others;
+      each kind in the order of the book, the chapters first, with their best sections. */
+  function having(pages, wanted, query, enough) {
     const found = pages.flatMap(([url, ...sections], place) => {
       const title = sections[0][1];
       const inTitle = !url.startsWith("book/api") && has(fold(title).folded, wanted);
       const hits = sections.map(([anchor, heading, text], k) => {
         const own = k ? `${title} ${heading}` : title;
-        if (!has(fold(`${own} ${text}`).folded, wanted)) return null;
+        if (!has(fold(`${own} ${text}`).folded, wanted, enough)) return null;
         const api = heading === anchor; // the entry of a class or a function
         const exact = api && /[._]/.test(query) && heading.split(".").at(-1) === query.split(".").at(-1);
         const named = !api && has(fold(heading).folded, wanted);
-        const score = (exact ? 200 : named ? 100 : 0) + 10 * count(fold(heading).folded, wanted) + count(fold(text).folded, wanted);
+        const opening = k ? 0 : 50; // it says what the page is about
+        const score = (exact ? 200 : named ? 100 : opening) + 10 * count(fold(heading).folded, wanted) + count(fold(text).folded, wanted);
         return { anchor, heading, text, first: !k, exact, named, score };
       }).filter(Boolean);
-      const whole = () => has(fold(sections.flat().join(" ")).folded, wanted);
+      const whole = () => has(fold(sections.flat().join(" ")).folded, wanted, enough);
       if (!hits.length && !whole()) return [];
       hits.sort((a, b) => b.score - a.score);
-      const kind = [hits[0]?.exact, inTitle, url === FIRST, hits[0]?.named, hits.length].findIndex(Boolean) >>> 0; // -1 is last
+      const chapter = !REFERENCE.test(url);
+      const partly = chapter && wanted.some((one) => one.tells && has(fold(title).folded, [one]));
+      const kinds = [hits[0]?.exact, inTitle, url === FIRST, chapter && hits[0]?.named, partly, chapter && hits.length, chapter, hits[0]?.named];
+      const kind = kinds.findIndex(Boolean) >>> 0; // -1 is last
       return [{ url, title, place, kind, hits: hits.slice(0, SECTIONS) }];
     });
     return found.sort((a, b) => a.kind - b.kind || a.place - b.place);
   }
 
-  /** A piece of the text around the first of what is wanted, with all of it marked. */
+  /** The first piece of the text that has most of what is wanted, with all of it marked. */
   function snippet(text, wanted) {
     const { folded, at } = fold(text);
-    const spans = wanted.flatMap((one) => [...folded.matchAll(one)].map((m) => [at[m.index], at[m.index + m[0].length - 1] + 1]));
+    const spans = wanted.flatMap((one, k) => [...folded.matchAll(one)].map((m) => [at[m.index], at[m.index + m[0].length - 1] + 1, k]));
     spans.sort((a, b) => a[0] - b[0]);
-    let start = Math.max(0, (spans[0]?.[0] ?? 0) - BEFORE);
+    const kinds = spans.map(([from], n) => new Set(spans.slice(n).filter(([, to]) => to < from + LENGTH - BEFORE).map(([, , k]) => k)).size);
+    let start = Math.max(0, (spans[kinds.indexOf(Math.max(...kinds))]?.[0] ?? 0) - BEFORE);
     if (start) start = text.indexOf(" ", start) + 1;
     const end = start + LENGTH < text.length ? text.lastIndexOf(" ", start + LENGTH) : text.length;
     const shown = document.createElement("p");
@@ -113,11 +137,13 @@
 
   function show(query) {
     const wanted = needs(query);
-    const found = wanted.length ? search(LR.pages, wanted, query) : [];
+    const { found, enough } = search(LR.pages, wanted, query);
     const status = document.createElement("p");
     status.className = "search-summary";
     status.setAttribute("role", "status");
-    status.textContent = found.length ? `${found.length} ${found.length === 1 ? "page" : "pages"}` : `Nothing found for “${query}”.`;
+    const pages = `${found.length} ${found.length === 1 ? "page" : "pages"}`;
+    status.textContent = !found.length ? `Nothing found for “${query}”.`
+      : enough < wanted.length ? `No page has all of “${query}”; ${pages} with a part of it` : pages;
     const list = document.createElement("ul");
     list.className = "search";
     for (const { url, title, hits } of found) {

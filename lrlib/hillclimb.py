@@ -14,8 +14,8 @@ __all__ = ["HillClimb"]
 class HillClimb(Rule):
     r"""Gradient descent whose rate is raised or lowered, whichever lowers the mini-batch loss more.
 
-    With the smoothed gradient :math:`d_t = s\, d_{t-1} + (1 - s)\, g_t`, :math:`d_{-1} = 0`, step t compares the loss
-    of the same mini-batch at the two points that a larger and a smaller rate lead to, and goes to the better one:
+    With the smoothed gradient :math:`d_t = \beta\, d_{t-1} + (1 - \beta)\, g_t`, :math:`d_{-1} = 0`, step t compares
+    the loss of the same mini-batch at the two points that a larger and a smaller rate lead to, and goes to the better:
 
     .. math:: \eta_t &= \eta_{t-1} (1 + \epsilon) \text{ if } L(\theta_t - \eta_{t-1} (1 + \epsilon)\, d_t)
         < L(\theta_t - \eta_{t-1} (1 - \epsilon)\, d_t), \\
@@ -29,9 +29,9 @@ class HillClimb(Rule):
     Args:
         step_size: :math:`\epsilon`, the relative change of the rate, in (0, 1).
         every: tune at every so many steps, >= 1, beginning with the first.
-        smoothing: s in [0, 1), the weight of the past in the direction.
-        tune_smoothing: also tune s, after the rate and in the same way: 1 - s is raised or lowered, and stays in
-            [`step_size`/100, 1]. Two more forward passes.
+        smoothing: :math:`\beta` in [0, 1), the weight of the past in the direction.
+        tune_smoothing: also tune :math:`\beta`, after the rate and in the same way: :math:`1 - \beta` is raised or
+            lowered, and stays in [`step_size`/100, 1]. Two more forward passes.
 
     Raises:
         TypeError: a setting is of a wrong type.

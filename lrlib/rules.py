@@ -524,13 +524,13 @@ class Parabola(Rule):
 class Hypergradient(Rule):
     r"""Gradient descent on the rate: one rate for all parameters, which rises while successive gradients agree.
 
-    .. math:: \eta_t = \eta_{t-1} + \kappa\, \langle g_t, g_{t-1} \rangle, \qquad \theta_{t+1} = \theta_t - \eta_t\, g_t
+    .. math:: \eta_t = \eta_{t-1} + \nu\, \langle g_t, g_{t-1} \rangle, \qquad \theta_{t+1} = \theta_t - \eta_t\, g_t
 
     since :math:`\partial L(\theta_t) / \partial \eta_{t-1} = -\langle g_t, g_{t-1} \rangle`. The schedule gives
     :math:`\eta_0` where it is constant; what the rule adds to it is the state "gain". The rate can become negative.
 
     Args:
-        hyper_lr: :math:`\kappa`, >= 0, in units of a rate per squared gradient; 0 gives plain gradient descent.
+        hyper_lr: :math:`\nu`, >= 0, in units of a rate per squared gradient; 0 gives plain gradient descent.
 
     Raises:
         ValueError: a setting is out of its range.

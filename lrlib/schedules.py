@@ -226,11 +226,11 @@ def exponential(lr: float, gamma: float) -> Schedule:
 
 
 def inverse_time(lr: float, decay: float) -> Schedule:
-    r"""Falls like one over the step: :math:`\eta_t = \eta / (1 + \kappa t)`.
+    r"""Falls like one over the step: :math:`\eta_t = \eta / (1 + t/\tau)`.
 
     Args:
         lr: initial rate, >= 0.
-        decay: :math:`\kappa` >= 0, per step; after :math:`1/\kappa` steps the rate has halved.
+        decay: :math:`1/\tau` >= 0, per step; after :math:`\tau` steps the rate has halved.
 
     Raises:
         ValueError: an argument is out of its range.

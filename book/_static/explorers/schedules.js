@@ -45,7 +45,7 @@
       torch: (p) => torch(p.lr, `ExponentialLR(optimizer, gamma=${py(p.gamma)})`),
     },
     inverse_time: {
-      text: "One over the step", tex: String.raw`\eta_t = \frac{\eta}{1 + \kappa t}`,
+      text: "One over the step", tex: String.raw`\eta_t = \frac{\eta}{1 + t/\tau}, \quad \tau = \frac{1}{\text{decay}}`,
       parameters: { lr: LR_MAX, decay: { label: "decay", min: 1e-3, max: 1, log: true, value: 0.05 } },
       rate: (p) => (t) => p.lr / (1 + p.decay * t),
       lrlib: (p) => `lrlib.inverse_time(${py(p.lr)}, decay=${py(p.decay)})`,

@@ -56,13 +56,13 @@ class _Estimating(Adam):
 class Prodigy(_Estimating):
     r"""Adam with the distance from the start, estimated on the way, as its rate.
 
-    .. math:: r_t &= \tilde\beta\, r_{t-1} + \gamma\, d_t^2\, \langle g_t, \theta_0 - \theta_t \rangle, \\
-       s_t &= \tilde\beta\, s_{t-1} + \gamma\, d_t^2\, g_t, \\
-       d_{t+1} &= \max(d_t,\ r_t / \lVert s_t \rVert_1), \\
-       \theta_{t+1} &= \theta_t - \gamma\, d_t \Big( \frac{m_t}{\sqrt{v_t} + d_{t+1}\epsilon} + \lambda\, \theta_t \Big)
+    .. math:: p_t &= \tilde\beta\, p_{t-1} + \eta\, d_t^2\, \langle g_t, \theta_0 - \theta_t \rangle, \\
+       q_t &= \tilde\beta\, q_{t-1} + \eta\, d_t^2\, g_t, \\
+       d_{t+1} &= \max(d_t,\ p_t / \lVert q_t \rVert_1), \\
+       \theta_{t+1} &= \theta_t - \eta\, d_t \Big( \frac{m_t}{\sqrt{v_t} + d_{t+1}\epsilon} + \lambda\, \theta_t \Big)
 
     with :math:`m_t` and :math:`v_t` as in Adam, of the gradients :math:`d_t g_t` and without the correction of their
-    start, :math:`\tilde\beta = \sqrt{\beta_2}`, and :math:`\gamma` from the schedule, usually 1.
+    start, :math:`\tilde\beta = \sqrt{\beta_2}`, and :math:`\eta` from the schedule, usually 1.
 
     Args:
         betas, eps: as of :class:`~lrlib.Adam`.
@@ -111,14 +111,14 @@ class Prodigy(_Estimating):
 class DAdaptAdam(_Estimating):
     r"""Adam whose rate is a lower bound on the distance to the minimum, which rises on the way.
 
-    .. math:: r_t &= \tilde\beta\, r_{t-1} + (1 - \tilde\beta)\, \gamma d_t \Big\langle g_t,
-       \frac{s_{t-1}}{\sqrt{v_{t-1}} + \epsilon} \Big\rangle, \\
-       s_t &= \tilde\beta\, s_{t-1} + (1 - \tilde\beta)\, \gamma d_t\, g_t, \\
-       d_{t+1} &= \max\Big(d_t,\ \frac{r_t}{(1 - \tilde\beta) \lVert s_t \rVert_1}\Big), \\
+    .. math:: p_t &= \tilde\beta\, p_{t-1} + (1 - \tilde\beta)\, \eta d_t \Big\langle g_t,
+       \frac{q_{t-1}}{\sqrt{v_{t-1}} + \epsilon} \Big\rangle, \\
+       q_t &= \tilde\beta\, q_{t-1} + (1 - \tilde\beta)\, \eta d_t\, g_t, \\
+       d_{t+1} &= \max\Big(d_t,\ \frac{p_t}{(1 - \tilde\beta) \lVert q_t \rVert_1}\Big), \\
        \theta_{t+1} &= \theta_t - \frac{m_t}{\sqrt{v_t} + \epsilon}
 
-    with :math:`v_t` as in Adam, :math:`m_t` of the gradients :math:`\gamma d_t g_t`, both without the correction of
-    their start, :math:`\tilde\beta = \sqrt{\beta_2}`, and :math:`\gamma` from the schedule, usually 1.
+    with :math:`v_t` as in Adam, :math:`m_t` of the gradients :math:`\eta d_t g_t`, both without the correction of
+    their start, :math:`\tilde\beta = \sqrt{\beta_2}`, and :math:`\eta` from the schedule, usually 1.
 
     Args:
         betas, eps: as of :class:`~lrlib.Adam`.

@@ -78,7 +78,7 @@ class RangeTest:
 
         Returns:
             Two arrays of equal length: the geometric mean of the rates and the mean of the losses, each under the
-            weights :math:`s^{k-j}` for :math:`j \\le k`, normalised (the bias correction).
+            weights :math:`\\beta^{k-j}` for :math:`j \\le k`, normalised (the bias correction).
         """
         count = int(np.isfinite(self.loss[repeat]).cumprod().sum())
         if count == 0:

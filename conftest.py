@@ -26,6 +26,7 @@ OF_THE_BOOK = (
     "test_cells",
     "test_chapter_line",
     "test_choose",
+    "test_execute",
     "test_explorers",
     "test_found",
     "test_notebooks",

@@ -9,9 +9,11 @@ which reads them, runs too.
 """
 
 import json
+import multiprocessing
 import os
 import re
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -147,10 +149,22 @@ def remember(measured: dict[str, float]) -> None:
         RUN_SECONDS.write_text(json.dumps(new, indent=1) + "\n", encoding="utf-8")
 
 
+def end_with_parent() -> None:
+    """Have this worker end as soon as the process that started it has, and its kernel with it, even in mid-chapter."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "not a worker"
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def run_all(paths: list[Path]) -> tuple[int, dict[str, float], list[Path]]:
     """Run chapters in parallel; the number that failed, the seconds of the others, and those stored anew."""
     failed, times, stored = 0, {}, []
-    with ProcessPoolExecutor(max_workers=min(len(paths), os.cpu_count() or 1)) as pool:
+    with ProcessPoolExecutor(min(len(paths), os.cpu_count() or 1), initializer=end_with_parent) as pool:
         futures = {pool.submit(execute, path): path for path in paths}
         for future in as_completed(futures):
             name = futures[future].stem

@@ -42,7 +42,7 @@ def url():
 
 def opened(browser, url, width=1280, height=900, **options):
     """The page at this width, scrolled through as a reader does, so that every explorer has started."""
-    page = browser.new_page(viewport={"width": width, "height": height}, **options)
+    page = browser.new_page(**({"viewport": {"width": width, "height": height}} if width else {}), **options)
     page.goto(url)
     for name in NAMES:
         page.locator(f"#explorer-{name}").scroll_into_view_if_needed()
@@ -533,6 +533,49 @@ def test_a_setting_stands_in_the_address_and_comes_back(browser, url):
     page.close()
 
 
+@pytest.mark.parametrize("touch", [False, True], ids=["mouse", "finger"])
+def test_a_teacher_shares_what_was_set_on_the_whole_screen(browser, url, touch):
+    """Each explorer on the whole screen, dragged, its link copied there and opened by someone else."""
+    context = browser.new_context(viewport={"width": 1920, "height": 1080}, has_touch=touch)
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = opened(context, url, None)
+    send = page.context.new_cdp_session(page).send
+    for name in (*DRAGGED, "schedule_theory") if touch else NAMES:
+        explorer = page.locator(f"#explorer-{name}")
+        explorer.get_by_role("button", name="Full screen").click()
+        page.wait_for_function(f"document.fullscreenElement?.id === 'explorer-{name}'")
+        stage = explorer.locator(".lr-stage").bounding_box()
+        assert stage["x"] >= 0 and stage["x"] + stage["width"] <= 1920
+        before = explorer.evaluate(STATE)
+        (x, y), (dx, dy) = explorer.evaluate(WHERE_TO_DRAG)
+        if touch:
+            send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+            for k in range(1, 9):
+                point = {"x": x + k * dx / 8, "y": y + k * dy / 8}
+                send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [point]})
+            send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        else:
+            page.mouse.move(x, y)
+            page.mouse.down()
+            page.mouse.move(x + dx, y + dy, steps=8)
+            page.mouse.up()
+        page.wait_for_function(f"location.hash.startsWith('#explorer-{name}?')")
+        told = explorer.evaluate(STATE)
+        assert told != before, name
+        explorer.get_by_role("button", name="Copy link").click()
+        explorer.get_by_text("Copied").wait_for()
+        link = page.evaluate("navigator.clipboard.readText()")
+        explorer.get_by_role("button", name="Leave full screen").click()
+        page.wait_for_function("!document.fullscreenElement")
+        other = browser.new_context(viewport={"width": 390, "height": 844})
+        fresh = other.new_page()
+        fresh.goto(link)
+        fresh.locator(f"#explorer-{name}[data-live] .lr-readout").wait_for()
+        assert fresh.locator(f"#explorer-{name}").evaluate(STATE) == told, name
+        other.close()
+    context.close()
+
+
 def test_the_whole_screen_and_back(browser, url):
     page = opened(browser, url)
     for name in NAMES:
@@ -560,6 +603,20 @@ OVERLAPS = """() => [...document.querySelectorAll(".lr-controls, .lr-tools")].fl
     .map(([f]) => `${name(e)} over ${name(f)}`));
   return [...outside, ...over];
 })"""
+STATE = """(explorer) => [
+  ...[...explorer.querySelectorAll("input:not([type=file]), select")].map((e) => [e.value, e.checked]),
+  explorer.querySelector(".lr-draw") ? "" : explorer.querySelector(".lr-handle")?.getAttribute("aria-valuetext"),
+  explorer.querySelector(".lr-readout").textContent]"""
+WHERE_TO_DRAG = """(explorer) => {  // the middle of its point, or of the knob of its first slider, and how far
+  const handle = explorer.querySelector(".lr-knob");
+  if (handle) {
+    const box = handle.getBoundingClientRect();
+    return [[box.x + box.width / 2, box.y + box.height / 2], [40, 60]];
+  }
+  const slider = explorer.querySelector("input[type=range]"), box = slider.getBoundingClientRect();
+  const share = (slider.value - slider.min) / (slider.max - slider.min);
+  return [[box.x + 8 + share * (box.width - 16), box.y + box.height / 2], [share > 0.5 ? -60 : 60, 0]];
+}"""
 SHIFT = """() => new Promise((resolve) => {
   new PerformanceObserver((list) => resolve(
     list.getEntries().filter((e) => !e.hadRecentInput).reduce((sum, e) => sum + e.value, 0)
@@ -668,8 +725,9 @@ def test_the_climber_steps_and_its_judge_decides_where_it_ends(page):
     explorer = page.locator("[data-explorer=hill_climbing]")
     explorer.get_by_role("button", name="Reset").click()
     readout = explorer.locator(".lr-readout")
+    begun = int(re.match(r"Step (\d+):", readout.text_content())[1])
     explorer.get_by_role("button", name="One step").click()
-    assert readout.text_content().startswith("Step 1:")
+    assert readout.text_content().startswith(f"Step {begun + 1}:")
     ends = {}
     for judge in ("own", "other"):
         explorer.get_by_label("who judges").select_option(judge)

@@ -97,7 +97,7 @@
       draw.line([low, high], [decayAt(tau, low), decayAt(tau, high)], "lr-c2 lr-dashed");
       draw.line([low, high], [(l / e) * low, (l / e) * high], "lr-c1 lr-dotted");
       draw.note(low, DECAY.min, "keeps its start", "", "start", 6, -8);
-      draw.note(high, DECAY.max, "forgets it", "", "end", -6, 16);
+      draw.note(high, Math.sqrt(DECAY.max * decayAt(T, high)), "forgets it", "", "end", -6, 4);
       draw.front.append(LR.handle(map, {
         label: "Peak rate and weight decay", x: e, y: l, nudge: [0.05 * e, 0.05 * l],
         text: `rate ${LR.show(e)}, decay ${LR.show(l)}, memory ${LR.show(tau)} steps`,

@@ -168,7 +168,7 @@ scheduler = ${form}LRScheduler(
     return [
       ` It is known for a run of ${seen(entry.seen)}. This one sees ${seen(batch * steps)}, so the rate is ` +
       `${length > 1 ? "lowered" : "raised"} by k`, LR.html("sup", {}, String(exponent)), ` (${sure}), ` +
-      (far ? `as if the run were ${LONGEST} times as ${length > 1 ? "long" : "short"} and no more: further the rule was not tried here.` : `k = ${LR.show(length, 2)}.`),
+      (far ? `as if the run were ${LONGEST} times as ${length > 1 ? "long" : "short"} and no more.` : `k = ${LR.show(length, 2)}.`),
     ];
   }
   const SURE = {
@@ -222,10 +222,9 @@ scheduler = ${form}LRScheduler(
         ` The rate is known for a batch of ${a.entry.batch.toLocaleString("en")} and scaled from there by ` +
         `${data.optimizers[a.optimizer].batch === "linear" ? "k" : "√k"}` +
         (a.ratio > MOST ? `, as if the batch were ${MOST} times as large and no more: above the critical batch it hardly rises.` : "."),
-        ...lengthened(a),
       ];
       const parts = [
-        ["How sure", [SURE[a.sure], " ", ...from(a.row, "start", a.k), ...grown]],
+        ["How sure", [SURE[a.sure], " ", ...from(a.row, "start", a.k), ...grown, ...lengthened(a)]],
         ["Range", [`${low} to ${high} `, ...from(a.row, "search")]],
         ["Schedule", [`${a.row.schedule.value} to zero `, ...from(a.row, "schedule")]],
         ["Warm-up", [`${a.warmup.toLocaleString("en")} of ${a.steps.toLocaleString("en")} updates `, ...from(a.row, "warmup")]],

@@ -100,12 +100,16 @@
       });
       draw.line([0, STEPS], [eta, eta], "lr-c2 lr-wide");
       draw.line(t, grows, "lr-c1");
+      draw.note(STEPS, eta, "with decay", "", "end", -4, -8);
+      draw.note(t[160], grows[160], "no decay", "", "end", -8, -4);
       draw = lengths.begin({
         x: { min: 0, max: STEPS, label: "step t" }, y: { min: span(norms.flat()).min / 1.2, max: span(norms.flat()).max * 1.2, log: true, label: "‖θ‖" },
         label: `The length of the weights ends at ${LR.show(norms[0][STEPS])} with decay, at ${LR.show(norms[1][STEPS])} with the growing rate.`,
       });
       draw.line(t, norms[0], "lr-c2 lr-wide");
       draw.line(t, norms[1], "lr-c1");
+      draw.note(STEPS, norms[0][STEPS], "with decay", "", "end", -4, -10);
+      draw.note(t[160], norms[1][160], "no decay", "", "end", -8, -6);
       const turn = span([...a, ...b]);
       draw = directions.begin({
         x: { min: 0, max: STEPS, label: "step t" }, y: { min: turn.min - 5, max: turn.max + 5, label: "angle of θ, degrees" },

@@ -2,6 +2,7 @@
 (function () {
   "use strict";
   const STEPS = 200;
+  const BEGUN = 6; // steps taken at first, so that the rate is seen to climb
   const CURVATURES = [0.1, 1];
   const START = [4, 1.5];
   const RATES = { min: 0.0005, max: 20, log: true };
@@ -46,7 +47,7 @@
     const judge = LR.select(controls, {
       key: "judge", label: "who judges", value: "own", choices: [["own", "the batch of the step"], ["other", "another batch"]],
     }, changed);
-    const t = LR.slider(controls, { key: "t", label: "steps taken", min: 0, max: STEPS, step: 1, value: 0 }, changed);
+    const t = LR.slider(controls, { key: "t", label: "steps taken", min: 0, max: STEPS, step: 1, value: BEGUN }, changed);
     const buttons = LR.html("div", {});
     controls.append(buttons);
     for (const [count, label] of [[1, "One step"], [10, "Ten steps"]]) {
@@ -55,7 +56,7 @@
         render();
       });
     }
-    const curve = LR.plot(plots, { title: "φ(η) of the next step: drag the rate", height: 270, left: 56 });
+    const curve = LR.plot(plots, { title: "Loss after the step: drag its rate", height: 270, left: 56 });
     const path = LR.plot(plots, { title: "The rate; dots: the best of each step", height: 270, left: 56 });
     const readout = LR.readout(root);
 

@@ -73,8 +73,8 @@
     const controls = LR.html("div", { class: "lr-controls" });
     root.append(controls);
     const cooldown = LR.slider(controls, {
-      key: "cooldown", label: "plateau, then a fall over", min: 0.05, max: 1, step: 0.05, value: 0.25,
-      show: (share) => `${Math.round(100 * share)}% of the run`,
+      key: "cooldown", label: "fall over the last", min: 0.05, max: 1, step: 0.05, value: 0.25,
+      show: (share) => `${Math.round(100 * share)}%`,
     }, () => set(at((u) => Math.min(1, (1 - u) / cooldown.value))));
     const pad = LR.plot(root, { title: "Draw: with pen, finger or mouse; from the keyboard, move the dot", height: 250 });
     const plots = LR.html("div", { class: "lr-plots" });
@@ -131,6 +131,10 @@
       });
       const steps = LR.range(KNOTS, (k) => k * EVERY);
       for (const name of ["constant", "cosine", "line"]) draw.line(steps, shapes[name].heights, `${shapes[name].css} lr-thin lr-dashed`);
+      for (const [name, dx, dy, anchor] of [["cosine", 6, -3, "start"], ["line", -6, 12, "end"], ["constant", 0, 14, "end"]]) {
+        const place = name === "constant" ? KNOTS - 1 : 4;
+        draw.note(steps[place], shapes[name].heights[place], name, "", anchor, dx, dy);
+      }
       draw.line(steps, heights, "lr-c1 lr-thick");
       draw.front.append(LR.handle(pad, {
         label: "Point of the drawing: left and right choose it, up and down move it",

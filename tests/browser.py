@@ -11,6 +11,8 @@ from chromium import CHROMIUM, MISSING
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
+# Sections out of sight are not laid out (page.css); tests look at all of them.
+ALL_LAID_OUT = ".bd-article > section > section { content-visibility: visible !important; }"
 BUILT = build.FINGERPRINT  # written last
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)

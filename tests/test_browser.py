@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from browser import HTML, ROOT, built_book, needs_chromium
+from browser import ALL_LAID_OUT, HTML, ROOT, built_book, needs_chromium
 from chromium import LAUNCH
 
 SHOTS = ROOT / "_build" / "screenshots"
@@ -89,6 +89,7 @@ async def visit(browser, path: Path, root: Path, axe: str) -> dict[str, list[str
     page.on("request", lambda request: foreign.append(request.url) if request.url.startswith(("http", "ws")) else None)
     await page.goto(path.as_uri())
     await page.wait_for_load_state("load")
+    await page.add_style_tag(content=ALL_LAID_OUT)
     await page.evaluate(SCROLL_THROUGH)
 
     wide += [f"{name} on a wide screen: {box}" for box in await page.evaluate(SCROLLING)]

@@ -5,11 +5,13 @@ from collections import Counter
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import page_form
 import pytest
-from browser import HTML, built_book, needs_chromium
+from browser import ALL_LAID_OUT, HTML, built_book, needs_chromium
 from bs4 import BeautifulSoup
+from matplotlib.mathtext import MathTextParser
 from PIL import Image
 
 STATIC = Path(__file__).resolve().parent.parent / "book" / "_static"
@@ -82,34 +84,80 @@ X = np.linspace(0, 6, 200)
         (lambda ax: (ax.plot(X, np.sin(X)), ax.fill_between(X, -1, 1, alpha=0.15)), True),
         (lambda ax: ax.plot(NOISE, "o", ms=8, alpha=0.3), False),
         (lambda ax: ax.bar(range(5), [1, 4, 2, 3, 1], width=0.3), True),
+        (lambda ax: ax.hist(NOISE.sum(1), bins=12), True),
+        (lambda ax: ax.barh(range(10), range(10), color=["#0072B2", "#D55E00"] * 5), True),
         (lambda ax: ax.imshow(NOISE, aspect="auto"), False),
         (lambda ax: ax.pcolormesh(NOISE, cmap="Blues_r"), False),
         (lambda ax: ax.contourf(NOISE, 12), False),
     ],
-    ids=["lines", "band", "crowd", "bars", "picture", "heat map", "contours"],
+    ids=["lines", "band", "crowd", "bars", "histogram", "wide bars", "picture", "heat map", "contours"],
 )
 def test_line_plots_are_told_from_pictures(draw, lines, tmp_path):
     assert page_form.line_plot(drawn(draw, tmp_path)) is lines
 
 
-def test_a_figure_is_framed_with_its_width_and_one_whose_text_speaks_of_dark_is_kept(tmp_path):
+def test_a_figure_is_framed_with_its_width_and_one_whose_caption_speaks_of_dark_is_kept(tmp_path):
     drawn(lambda ax: ax.plot(X, X), tmp_path)
     figure = (
         '<figure class="align-default" id="f">\n<img alt="{}" src="figure.png" />\n<figcaption>{}</figcaption></figure>'
     )
-    framed = page_form.framed(figure.format("A line.", "It rises."), tmp_path, 9.5)
+    framed = page_form.framed(figure.format("A line.", "It rises."), tmp_path, {"f": "ax.plot(x)"})
     width = round(5.8 * 72 / 9.5 * 10)
     assert f'<div class="lr-frame"><img class="lr-plot" style="--least: {width}px" alt="A line."' in framed
-    assert "lr-plot" not in page_form.framed(figure.format("A line.", "<b>Dark</b> is low."), tmp_path, 9.5)
-    assert "lr-plot" not in page_form.framed(figure.format("The black line.", "It rises."), tmp_path, 9.5)
-    assert page_form.framed(figure.replace("figure.png", "gone.png"), tmp_path, 9.5).count("lr-frame") == 0
+    powers = page_form.framed(figure.format("A line.", "It rises."), tmp_path, {"f": "ax.semilogx(x)"})
+    assert f"--least: {round(5.8 * 72 / 6.65 * 10)}px" in powers
+    assert "lr-plot" not in page_form.framed(figure.format("A line.", "<b>Dark</b> is low."), tmp_path, {})
+    assert "lr-plot" not in page_form.framed(figure.format("Tiles of white.", "They differ."), tmp_path, {})
+    assert page_form.framed(figure.replace("figure.png", "gone.png"), tmp_path, {}).count("lr-frame") == 0
+
+
+def smallest(ax) -> float:
+    """The smallest letter, in points, of the labels along the axes as matplotlib draws them."""
+    ax.figure.canvas.draw()
+    parser, sizes = MathTextParser("path"), []
+    for label in (*ax.get_xticklabels(), *ax.get_yticklabels(), ax.xaxis.label, ax.yaxis.label):
+        if label.get_text():
+            sizes += [glyph[1] for glyph in parser.parse(label.get_text(), 72, label.get_fontproperties()).glyphs]
+    return min(sizes)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "ax.plot([1, 2], [3, 4])",
+        "ax.plot([1, 200], [3, 400]); ax.set_xscale('log')",
+        "ax.loglog([1, 200], [3, 400])",
+        "ax.plot([1, 2], [3, 4]); ax.set_ylabel(r'curvature $h_{max}$')",
+        "ax.plot([1, 2], [3, 4]); ax.set_xlabel('steps', fontsize=8)",
+        "ax.plot([1, 2], [3, 4]); ax.set_xlabel('$h_0$', fontsize=8)",
+        "ax.semilogy([1, 2], [3, 400]); ax.tick_params(labelsize=8)",
+    ],
+)
+def test_no_letter_is_smaller_than_the_width_of_a_figure_reckons_with(code):
+    with plt.style.context("lrlib.book"):
+        fig, ax = plt.subplots()
+        for line in code.split("; "):
+            exec(line, {"ax": ax})
+        found = smallest(ax)
+        plt.close(fig)
+    assert 0.9 * found < page_form.least_points(code.replace("; ", "\n")) <= found
+
+
+def test_a_figure_is_drawn_by_its_cell_and_by_the_functions_that_it_calls():
+    cells = [
+        nbformat.v4.new_code_cell("def axis(ax):\n    ax.set_xscale('log')\ndef draw(ax):\n    axis(ax)"),
+        nbformat.v4.new_code_cell("draw(ax)", metadata={"mystnb": {"figure": {"name": "a"}}}),
+        nbformat.v4.new_code_cell("ax.plot(x)", metadata={"mystnb": {"figure": {"name": "b"}}}),
+    ]
+    drawn = page_form.drawn_by(nbformat.v4.new_notebook(cells=cells))
+    assert {name: page_form.least_points(code) for name, code in drawn.items()} == {"a": 6.65, "b": 9.5}
 
 
 # What scrolls without a sign, what has a sign and does not scroll, and figures with text below ten pixels.
 FORM = """() => {
   const said = (box) => `${box.tagName}.${box.className}: ${box.textContent.trim().slice(0, 50)}`, found = [];
   for (const box of document.querySelectorAll(".bd-article *")) {
-    if (box.closest("details:not([open]), .lr-explorer, svg") || box.tagName === "PRE" || !box.clientWidth) continue;
+    if (box.closest("details:not([open]), .lr-explorer, svg") || !box.clientWidth) continue;
     const wide = box.scrollWidth > box.clientWidth + 2;
     const scrolls = wide && ["auto", "scroll"].includes(getComputedStyle(box).overflowX);
     if (scrolls !== Boolean(box.dataset.more)) found.push(`${scrolls ? "no sign" : "a sign in vain"}: ${said(box)}`);
@@ -138,6 +186,7 @@ def phone(browser):
 
 def settled(page, name):
     page.goto((built_book() / "book" / f"{name}.html").as_uri())
+    page.add_style_tag(content=ALL_LAID_OUT)
     page.evaluate("document.querySelectorAll('img').forEach((picture) => { picture.loading = 'eager'; })")
     page.wait_for_function("[...document.images].every((picture) => picture.complete)")
     page.wait_for_timeout(100)

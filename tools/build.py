@@ -48,6 +48,7 @@ def fingerprint() -> str:
         "tools/maths.py",
         "tools/page_weight.py",
         "tools/search_index.py",
+        "tools/styles.py",
         "tools/mathjax/typeset.js",
         "data/run_seconds.json",
     ]

@@ -1,11 +1,14 @@
 """What makes a built page fit for every reader: its description, its figures in the dark and on a phone, clean HTML.
 
-A figure of lines on white is shown in the theme's colours in the dark; a photograph, a heat map, or a figure whose text
-speaks of light and dark stays as drawn. On a phone a figure keeps the width at which its text is legible, and scrolls.
+A figure of lines or bars on white is shown in the theme's colours in the dark; a photograph, a heat map, or a figure
+whose caption speaks of light and dark stays as drawn. On a phone a figure keeps the width at which its text is legible,
+powers of ten on its axes too, and scrolls.
 """
 
+import ast
 import html
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -23,15 +26,23 @@ SENTENCE = re.compile(r"(?<=[.!?])\s")
 NUMBER = re.compile(r"^[\d.]+\s")
 
 WHITISH, MOSTLY = 205, 0.75  # grey level of bands and grids, and the share of a line plot that is lighter
+BARS, FLAT, INKS = 0.6, 0.95, 12  # of bars: the share that is lighter, and the share of their twelve commonest colours
 SAYS_COLOUR = re.compile(r"\b(?:dark|light|black|white)(?:er|est|s)?\b", re.IGNORECASE)
+OF_WHITE = re.compile(r"\bwhite\b", re.IGNORECASE)
 LEGIBLE = 10  # CSS pixels of the smallest text
 TEXT_SIZES = ("legend.fontsize", "xtick.labelsize", "ytick.labelsize", "font.size")
-OWN_SIZE = re.compile(r"\b(?:font|label|title)_?size=(\d+(?:\.\d+)?)\b")
+OWN_SIZE = re.compile(r"\b(font|label|title)_?size=(\d+(?:\.\d+)?)\b")
+POWERS = re.compile(
+    r"""loglog|semilog|["'](?:sym)?log["']|\.plot\(ax\w*(?:\[\w+\])?(?:=|\))"""
+)  # of ten, along an axis
+INDEX = re.compile(r"\$[^$\n]*[\^_]")
+SCRIPT_SIZE = 0.7  # of the text around them, in matplotlib's maths
 
 VIEWPORT = re.compile(r'\s*<meta name="viewport"[^>]*>')
 SAME_ID = re.compile(r' id="(?:proof|exercise|solution)(?:-content)?"')
 SIDEBAR = '<div id="pst-primary-sidebar" class'
-FIGURE = re.compile(r'(<figure class="align-default" id="[^"]*">\s*)(<img\b[^>]*>)(.*?</figure>)', re.DOTALL)
+FIGURE = re.compile(r'(<figure class="align-default" id="([^"]*)">\s*)(<img\b[^>]*>)(.*?</figure>)', re.DOTALL)
+WORD = re.compile(r"\w+")
 ATTRIBUTE = re.compile(r'\b(src|alt)="([^"]*)"')
 
 
@@ -58,8 +69,14 @@ def description(body: str, title: str) -> str:
 
 
 def line_plot(picture: Image.Image) -> bool:
-    """Whether a picture is lines, points, bands or a few bars on white, and no photograph or heat map."""
-    return float((np.asarray(picture.convert("RGB")).min(2) >= WHITISH).mean()) >= MOSTLY
+    """Whether a picture is lines, points, bands or bars on white, and no photograph or heat map."""
+    picture = picture.convert("RGB")
+    white = float((np.asarray(picture).min(2) >= WHITISH).mean())
+    if not BARS <= white < MOSTLY:
+        return white >= MOSTLY
+    area = picture.width * picture.height
+    commonest = sorted((count for count, _ in picture.getcolors(area)), reverse=True)[:INKS]
+    return sum(commonest) >= FLAT * area
 
 
 @cache
@@ -70,12 +87,52 @@ def style_sizes() -> list[float]:
 
 
 def least_points(code: str) -> float:
-    """The smallest text, in points, that figures may have: of the book's style, or as code sets it.
+    """The smallest text, in points, that a figure may have: of the book's style, or as its code sets it.
 
-    >>> least_points("ax.plot(x)"), least_points("ax.text(0, 0, 'a', fontsize=8)")
-    (9.5, 8.0)
+    >>> least_points("ax.plot(x)"), least_points("ax.text(0, 0, 'a', fontsize=8)"), least_points("ax.loglog(x)")
+    (9.5, 8.0, 6.65)
     """
-    return min([*style_sizes(), *map(float, OWN_SIZE.findall(code))])
+    powers = bool(POWERS.search(code))
+    sizes = [size * SCRIPT_SIZE if powers or INDEX.search(code) else size for size in style_sizes()]
+    for line in code.splitlines():
+        for kind, size in OWN_SIZE.findall(line):
+            small = INDEX.search(line) or (powers and kind == "label")
+            sizes.append(float(size) * (SCRIPT_SIZE if small else 1))
+    return round(min(sizes), 3)
+
+
+def functions(code: str) -> dict[str, str]:
+    """The functions that a piece of code defines, by their names.
+
+    >>> functions("x = 1\\ndef f(a):\\n    return a\\n")
+    {'f': 'def f(a):\\n    return a'}
+    """
+    found = (node for node in ast.parse(code).body if isinstance(node, ast.FunctionDef))
+    return {node.name: ast.get_source_segment(code, node) or "" for node in found}
+
+
+@cache
+def drawing_functions() -> dict[str, str]:
+    """The functions of the package that draw into given axes."""
+    texts = (path.read_text(encoding="utf-8") for path in (ROOT / "lrlib").glob("*.py"))
+    return {name: code for text in texts for name, code in functions(text).items() if re.search(r"\bax\b", code)}
+
+
+def drawn_by(notebook: nbformat.NotebookNode) -> dict[str, str]:
+    """For the name of each figure the code that draws it: its cell, and the functions that are called there."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    known = drawing_functions() | {name: text for cell in code for name, text in functions(cell.source).items()}
+    found = {}
+    for cell in code:
+        if name := cell.metadata.get("mystnb", {}).get("figure", {}).get("name"):
+            used, waiting = [cell.source], set(WORD.findall(cell.source))
+            seen = set(functions(cell.source))
+            while called := (waiting & known.keys()) - seen:
+                seen |= called
+                used += [known[one] for one in called]
+                waiting = {word for one in called for word in WORD.findall(known[one])}
+            found[name] = "\n".join(used)
+    return found
 
 
 def least_width(picture: Image.Image, points: float) -> int | None:
@@ -91,20 +148,20 @@ def least_width(picture: Image.Image, points: float) -> int | None:
     return round(picture.width / picture.info["dpi"][0] * 72 / points * LEGIBLE)
 
 
-def framed(page: str, folder: Path, points: float) -> str:
-    """Each figure of a page in a frame that scrolls, with the width that it needs; line plots are marked."""
+def framed(page: str, folder: Path, drawn: Mapping[str, str]) -> str:
+    """Each figure of a page in a frame that scrolls, with the width that its code needs; line plots are marked."""
 
     def frame(match: re.Match) -> str:
-        start, tag, rest = match.groups()
+        start, name, tag, rest = match.groups()
         attributes = dict(ATTRIBUTE.findall(tag))
         file = folder / html.unescape(attributes["src"])
         if not file.exists():
             return match[0]
         with Image.open(file) as picture:
-            width = least_width(picture, points)
+            width = least_width(picture, least_points(drawn.get(name, "")))
             if width is None:
                 return match[0]
-            coloured = SAYS_COLOUR.search(attributes.get("alt", "")) or SAYS_COLOUR.search(re.sub("<[^>]*>", "", rest))
+            coloured = OF_WHITE.search(attributes.get("alt", "")) or SAYS_COLOUR.search(re.sub("<[^>]*>", "", rest))
             kind = ' class="lr-plot"' if line_plot(picture) and not coloured else ""
         tag = tag.replace("<img", f'<img{kind} style="--least: {width}px"', 1)
         return f'{start}<div class="lr-frame">{tag}</div>{rest}'
@@ -129,14 +186,14 @@ def finish(app, exception) -> None:
         return
     root = Path(app.outdir)
     for path in sorted(root.rglob("*.html")):
-        page, code = path.read_text(encoding="utf-8"), ""
+        page, drawn = path.read_text(encoding="utf-8"), {}
         source = Path(app.srcdir) / path.relative_to(root).with_suffix(".ipynb")
         if source.exists():
             notebook = nbformat.read(source, 4)
-            code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+            drawn = drawn_by(notebook)
             if app.config.lr_repository:
                 fetched = colab.with_install(notebook, app.config.lr_repository)
                 nbformat.write(fetched, root / "_sources" / source.relative_to(app.srcdir))
-        done = tidy(page if 'class="lr-frame"' in page else framed(page, path.parent, least_points(code)))
+        done = tidy(page if 'class="lr-frame"' in page else framed(page, path.parent, drawn))
         if done != page:
             path.write_text(done, encoding="utf-8")

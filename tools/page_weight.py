@@ -1,8 +1,9 @@
 """A small Sphinx extension: built pages that are light, and readable before or without any script.
 
 After the build, in every page: formulas are typeset (tools/maths.py), icons are drawings instead of Font Awesome's
-1.5 MB of script, pictures have a size and are loaded when they come near, scripts hold nothing up, code is an element
-only where it has a colour, and the index of the search is left to the search page.
+1.5 MB of script, pictures have a size and are loaded when they come near, scripts hold nothing up and
+measure nothing out of sight, styles come in one sheet (tools/styles.py), code is an element only where it has a colour,
+and the index of the search is left to the search page.
 """
 
 import html
@@ -12,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import maths
+import styles
 from PIL import Image
 from sphinx.errors import ExtensionError
 
@@ -26,7 +28,10 @@ SPHINX_SEARCH = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|s
 OPTIONS = re.compile(r'<script src="[^"]*/documentation_options\.js[^"]*"></script>')
 UNCOLOURED = re.compile(r'<span class="(?:n|nn|p|w)">([^<]*)</span>')  # tokens that look like the text around them
 UNUSED = re.compile("mathjax|sphinx-thebe", re.IGNORECASE)
+PRELOAD = re.compile(r'\s*<link rel="preload" as="script"[^>]*>')  # nothing waits for these scripts
+SCRIPT = re.compile(r'<script\b[^>]*\bsrc="([^"?:]+)')
 BLOCKING = re.compile(r"<script (?![^>]*\b(?:defer|async)\b)(?=[^>]*\bsrc=)")
+MEASURED = re.compile(r'\["pre",[^\]]*\](?=\.join\(", "\)\)\.forEach\(e=>\{e\.tabIndex=)')
 UNNAMED = '<summary><span class="toctree-toggle"'  # in the table of contents, an arrow alone
 
 
@@ -82,11 +87,30 @@ def pictures(page: str, folder: Path) -> str:
 
 def light(page: str, folder: Path, options: str) -> str:
     """A page, in this folder, with its icons drawn, its pictures settled, and scripts that wait for the text."""
-    page = SPHINX_SEARCH.sub("", FONT_AWESOME.sub("", page))
+    page = SPHINX_SEARCH.sub("", PRELOAD.sub("", FONT_AWESOME.sub("", page)))
     page = page.replace(UNNAMED, UNNAMED.replace("<summary>", '<summary aria-label="Pages of this section">'))
     page = BLOCKING.sub("<script defer ", OPTIONS.sub(lambda _: f"<script>{options}</script>", page))
     head, article, text = ICON.sub(drawing, UNCOLOURED.sub(r"\1", page)).partition(maths.ARTICLE)
     return head + article + pictures(text, folder)
+
+
+def without_measuring(script: str) -> str:
+    """The theme's script without its search for what scrolls, which lays out the whole page; form.js sees to that.
+
+    >>> without_measuring('f(["pre",".b"].join(", ")).forEach(e=>{e.tabIndex=0})')
+    'f(["#none"].join(", ")).forEach(e=>{e.tabIndex=0})'
+    """
+    done, count = MEASURED.subn('["#none"]', script)
+    if not count and '["#none"]' not in script:
+        raise ValueError("'script': measures what scrolls in another way than the theme that is known")
+    return done
+
+
+def scripts(pages: dict[Path, str], root: Path) -> list[str]:
+    """The scripts that pages load, at once or when a reader comes near an explorer."""
+    files = {(path.parent / source).resolve() for path, page in pages.items() for source in SCRIPT.findall(page)}
+    files |= set((root / "_static" / "explorers").glob("*.js"))
+    return [file.read_text(encoding="utf-8") for file in sorted(files) if file.exists()]
 
 
 def without_unused(app, pagename, templatename, context, doctree) -> None:
@@ -103,12 +127,14 @@ def finish(app, exception) -> None:
     options = (root / "_static" / "documentation_options.js").read_text(encoding="utf-8")
     paths = [path for path in sorted(root.rglob("*.html")) if "_static" not in path.relative_to(root).parts]
     before = {path: path.read_text(encoding="utf-8") for path in paths}
+    theme = root / "_static" / "scripts" / "pydata-sphinx-theme.js"
     try:
+        theme.write_text(without_measuring(theme.read_text(encoding="utf-8")), encoding="utf-8")
         done = maths.typeset(formula for page in before.values() for formula in maths.formulas(page))
         after = {path: light(maths.replaced(page, done), path.parent, options) for path, page in before.items()}
     except ValueError as error:
         raise ExtensionError(f"page_weight: {error}") from error
-    for path, page in after.items():
+    for path, page in styles.united(after, scripts(after, root), root).items():
         if page != before[path]:
             path.write_text(page, encoding="utf-8")
     explorers = root / "_static" / "explorers"

@@ -1,7 +1,7 @@
 // What scrolls sideways says so: data-more names the sides on which there is more, and the keyboard reaches it.
 // Printed pages are light, whatever the theme.
 (() => {
-  const BOXES = ".bd-article :is(.lr-frame, .pst-scrollable-table-container, .output.text_html, .claim, figure.results, div.math, mjx-container[display=true], p:has(.math), table)";
+  const BOXES = ".bd-article :is(.lr-frame, .pst-scrollable-table-container, .output.text_html, .claim, figure.results, pre, .cell_output > .output, div.math, mjx-container[display=true], p:has(.math), table)";
   const ROOM = 2; // px that are lost to rounding
 
   function mark(box) {

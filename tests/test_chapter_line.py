@@ -1,8 +1,12 @@
 """The line under a chapter's title, and the copies for Colab."""
 
+import importlib.machinery
+import importlib.util
 import json
 import re
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import chapter_line
@@ -55,6 +59,27 @@ def test_a_copy_for_colab_is_the_chapter_behind_an_install_cell(path):
     before = list(sys.path)
     exec(compile(install.source, "install", "exec"), {})  # outside of Colab it does nothing
     assert sys.path == before
+
+
+def test_a_downloaded_notebook_fetches_the_book_and_finds_its_package(tmp_path, monkeypatch):
+    calls = []
+
+    def run(command, check):
+        calls.append(command)
+        if command[:2] == ["git", "clone"]:
+            Path(command[-1]).symlink_to(ROOT, target_is_directory=True)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # as where lrlib is not installed
+    monkeypatch.setattr(subprocess, "run", run)
+    exec(compile(colab.INSTALL.format(name="someone/book"), "install", "exec"), {})
+    assert calls[0][-2:] == ["https://github.com/someone/book", "the-learning-rate"]
+    assert calls[1][:4] == [sys.executable, "-m", "pip", "install"] and "the-learning-rate[chapters]" in calls[1]
+    assert Path.cwd().name == "book" and (Path.cwd() / "annealing.ipynb").exists()
+    assert importlib.machinery.PathFinder.find_spec("lrlib", sys.path[:1]) is not None
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert "chapters" in extras
 
 
 def test_run_seconds_are_kept_unless_they_have_really_changed():

@@ -2,15 +2,17 @@
 
 The rule is applied when a notebook is read for its page; the notebook itself stays as it is. What teaches is shown.
 Imports and assertions alone are left out. What draws, settles a verdict, fills a table or is long is folded under a
-line that says what it does, and so is what the tag `hide-input` marks.
+line that says what it does, and so is what the tag `hide-input` marks. The line that tells the scale is left out.
 """
 
 import ast
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 
 LONG = 15  # lines
 LEFT_OUT, FOLDED = {"remove-input", "remove-cell"}, {"hide-input", "hide-cell"}
+SCALE = re.compile(r"^scale: \w+\n?", re.MULTILINE)
 SET_UP = ("setup", "filterwarnings", "simplefilter")
 PLAIN = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Assert)
 TRAINING = ("measure", "train", "train_grid")
@@ -123,7 +125,18 @@ def _marked(cell: dict) -> dict:
         own.add("hide-input")
         line = purpose(cell)
         metadata["mystnb"] = {"code_prompt_show": line, "code_prompt_hide": line} | metadata.get("mystnb", {})
-    return cell | {"metadata": metadata | {"tags": sorted(own)}}
+    return cell | {"metadata": metadata | {"tags": sorted(own)}, "outputs": list(_told(cell["outputs"]))}
+
+
+def _told(outputs: Iterable[dict]) -> Iterator[dict]:
+    """The outputs without the line in which the set-up tells the scale."""
+    for output in outputs:
+        text = "".join(output.get("text", ""))
+        rest = SCALE.sub("", text)
+        if rest == text:
+            yield output
+        elif rest:
+            yield output | {"text": rest}
 
 
 def apply(app, docname: str, text: list[str]) -> None:

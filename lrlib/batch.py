@@ -13,8 +13,10 @@ from scipy import optimize, stats
 from torch import nn
 from torch.nn import functional as F
 
-from lrlib import _check
+from lrlib import _check, runtime
+from lrlib.landscape import scalar
 from lrlib.minibatches import check_data
+from lrlib.planes import trainable
 from lrlib.stack import Loss, Stack
 
 __all__ = ["NoiseScale", "gradient_noise_scale", "CriticalBatch", "critical_batch_size", "noisy_descent"]
@@ -110,8 +112,8 @@ def gradient_noise_scale(
 
     Raises:
         TypeError: an argument is of a wrong type.
-        ValueError: an argument is out of its range, or a BatchNorm layer is in training mode, which leaves no gradient
-            to a single example.
+        ValueError: an argument is out of its range, the loss is no scalar, nothing is trainable, or a BatchNorm layer
+            is in training mode or has no running statistics, which leaves no gradient to a single example.
 
     Source: McCandlish et al., An Empirical Model of Large-Batch Training, arXiv 1812.06162 (2018), appendix A.
 
@@ -128,22 +130,34 @@ def gradient_noise_scale(
     big = _check.integer("big", big, 2 * small)
     if big % small:
         raise ValueError(f"big={big!r}: must be a multiple of small={small!r}")
-    stack = model if isinstance(model, Stack) else Stack([model])
-    for name, layer in stack.template.named_modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and stack.training:
-            raise ValueError(f"model: its BatchNorm layer {name!r} mixes the examples of a batch, must be in eval mode")
+    stack = model if isinstance(model, Stack) else None
+    size, parameters = (stack.size, list(stack.weights)) if stack else (1, list(trainable(model).values()))
+    for name, layer in (stack.template if stack else model).named_modules():
+        training = stack.training if stack else layer.training
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (training or layer.running_mean is None):
+            raise ValueError(
+                f"model: its BatchNorm layer {name!r} mixes the examples of a batch, must be in eval mode and have "
+                "running statistics"
+            )
+
+    def gradient(rows: torch.Tensor) -> torch.Tensor:
+        with runtime.buffers_kept(model):
+            value = stack.losses(x[rows][None], y[rows][None], loss).sum() if stack else loss(model(x[rows]), y[rows])
+        found = torch.autograd.grad(scalar(value), parameters, materialize_grads=True)
+        dense = [g if g.layout is torch.strided else g.to_dense() for g in found]
+        return torch.cat([g.reshape(size, -1) for g in dense], 1).double()
+
     generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0))
-    squares = np.empty((2, stack.size, draws))
-    for draw in range(draws):
-        total, lengths = torch.tensor(0.0), torch.tensor(0.0)
-        for rows in torch.randint(len(x), (big // small, small), generator=generator).to(x.device):
-            losses = stack.losses(x[rows][None], y[rows][None], loss)
-            gradients = torch.autograd.grad(losses.sum(), list(stack.weights))
-            flat = torch.cat([g.flatten(1) for g in gradients], 1).double()
-            total, lengths = total + flat, lengths + flat.square().sum(1)
-        mean = total * (small / big)
-        squares[:, :, draw] = torch.stack([lengths * (small / big), mean.square().sum(1)]).cpu().numpy()
-    of_small, of_big = squares if isinstance(model, Stack) else squares[:, 0]
+    squares = np.empty((2, size, draws))
+    with runtime.seeded(seed):  # for dropout
+        for draw in range(draws):
+            total, lengths = torch.tensor(0.0), torch.tensor(0.0)
+            for rows in torch.randint(len(x), (big // small, small), generator=generator).to(x.device):
+                flat = gradient(rows)
+                total, lengths = total + flat, lengths + flat.square().sum(1)
+            mean = total * (small / big)
+            squares[:, :, draw] = torch.stack([lengths * (small / big), mean.square().sum(1)]).cpu().numpy()
+    of_small, of_big = squares if stack else squares[:, 0]
     noise = (of_small - of_big) / (1 / small - 1 / big)
     return NoiseScale((big * of_big - small * of_small) / (big - small), noise)
 

@@ -306,7 +306,12 @@ def _parameters(parameters: Iterable[torch.Tensor]) -> list[torch.Tensor]:
     tensors = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
     if not tensors or not all(isinstance(p, torch.Tensor) and p.requires_grad for p in tensors):
         raise ValueError("parameters: must be one or more tensors that require a gradient")
-    return tensors
+    return _once(tensors)
+
+
+def _once(tensors: list) -> list:
+    """The tensors in their order, each once: a tied weight is one, however many layers have it."""
+    return list({id(tensor): tensor for tensor in tensors}.values())
 
 
 def _flat(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
@@ -314,7 +319,7 @@ def _flat(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
 
 
 def _gradient(loss: Loss, parameters: list[torch.Tensor]) -> torch.Tensor:
-    return _flat(torch.autograd.grad(loss(), parameters))
+    return _flat(torch.autograd.grad(loss(), parameters, materialize_grads=True))
 
 
 @contextlib.contextmanager
@@ -405,7 +410,7 @@ def is_scale_invariant(loss: Loss, parameters: Iterable[torch.Tensor], tolerance
 
 
 def normalised_weights(model: nn.Module) -> list[nn.Parameter]:
-    """The weights of every linear and convolutional layer but the last linear one, the head.
+    """The weights of every linear and convolutional layer but the last linear one, the head; a tied one once.
 
     In the networks of :mod:`lrlib.models` with a norm these are scale-invariant together; see
     :func:`is_scale_invariant` for other networks.
@@ -426,7 +431,7 @@ def normalised_weights(model: nn.Module) -> list[nn.Parameter]:
     weights: list = [m.weight for m in layers if m not in heads[-1:]]
     if not heads or not weights:
         raise ValueError(f"model={type(model).__name__}: must have a linear head and a layer before it")
-    return weights
+    return _once(weights)
 
 
 def set_norm_eps(model: nn.Module, eps: float) -> None:

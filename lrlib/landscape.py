@@ -258,8 +258,9 @@ def loss_between(
         model, other: of the same architecture, equal in what is not trained; see :func:`loss_line` for the rest.
 
     Raises:
-        ValueError: as :func:`loss_line`, or the two differ in their layers, in the shapes of their parameters, in one
-            that is frozen, or in a buffer that is no statistic of BatchNorm.
+        ValueError: as :func:`loss_line`, or the two differ in their layers, in the shapes or types of their parameters,
+            in one that is frozen, in a buffer that is no statistic of BatchNorm, or in anything else that lets them
+            compute another loss from the same parameters, such as a hook or a number that a module holds.
 
     Example:
         >>> ends = nn.Linear(1, 1), nn.Linear(1, 1)
@@ -269,15 +270,24 @@ def loss_between(
         True
     """
     layers = [[(type_before_parametrizations(m), m.extra_repr()) for m in end.modules()] for end in (model, other)]
-    shapes = [{name: p.shape for name, p in trainable(end).items()} for end in (model, other)]
+    shapes = [{name: (p.shape, p.dtype) for name, p in trainable(end).items()} for end in (model, other)]
     if layers[0] != layers[1] or shapes[0] != shapes[1]:
-        raise ValueError("other: must have the layers of model, and trainable parameters of the same shapes")
+        raise ValueError("other: must have the layers of model, and trainable parameters of the same shapes and types")
     fixed = [_fixed(end) for end in (model, other)]
     for name, tensor in fixed[0].items():
         if not torch.equal(tensor, fixed[1][name]):
             raise ValueError(f"other: {name}, which is not trained, differs from that of model, must be the same")
     direction = parameter_vector(other) - parameter_vector(model)
-    return loss_line(model, x, y, direction, position, loss=loss, batch_size=batch_size, batch_norm="recompute")
+
+    def line(network: nn.Module, direction: torch.Tensor, position: Sequence[float]) -> Line:
+        return loss_line(network, x, y, direction, position, loss=loss, batch_size=batch_size, batch_norm="recompute")
+
+    end, own = line(model, direction, [0, 1]).loss[1], line(other, 0 * direction, [0, 1]).loss[0]
+    if not np.isclose(end, own, rtol=4 * torch.finfo(direction.dtype).eps ** 0.5, atol=1e-6, equal_nan=True):
+        raise ValueError(
+            f"other: has the loss {own:.6g}, and model {end:.6g} with its parameters, must differ in parameters alone"
+        )
+    return line(model, direction, position)
 
 
 def loss_plane(

@@ -191,7 +191,8 @@ class EarlyStopping(_Plateau):
         steps, readings: as of :class:`ReduceOnPlateau`.
 
     Raises:
-        TypeError, ValueError: as :class:`ReduceOnPlateau`.
+        TypeError, ValueError: as :class:`ReduceOnPlateau`; ValueError also where the model has got or lost parameters
+            or buffers since the first reading.
 
     Source: Prechelt, *Early stopping, but when?* (1998).
 
@@ -229,14 +230,24 @@ class EarlyStopping(_Plateau):
         state = run.values
         if not self._best:
             self._best = [tensor.clone() for tensor in state]
+        self._check_same(state)
         for r in np.flatnonzero(now < lowest):
             for best, tensor in zip(self._best, state, strict=True):
                 best[r] = tensor[r]
         run.stop([r for r, positions in enumerate(found) if positions])
 
     def finish(self, run: "Run") -> None:
-        for best, tensor in zip(self._best, run.values, strict=False):
-            tensor.copy_(best)
+        if self._best:
+            self._check_same(run.values)
+            for best, tensor in zip(self._best, run.values, strict=True):
+                tensor.copy_(best)
+
+    def _check_same(self, state: list[torch.Tensor]) -> None:
+        if [best.shape for best in self._best] != [tensor.shape for tensor in state]:
+            raise ValueError(
+                "model: has other parameters or buffers than at the first reading of EarlyStopping, which could not "
+                "put the best ones back; must keep them"
+            )
 
 
 def _fingerprints(pictures: torch.Tensor) -> set[int]:

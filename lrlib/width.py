@@ -303,10 +303,12 @@ def coordinate_check(
     """How much a few updates change the outputs of each layer, at several widths: the test of a parametrisation.
 
     Every model takes its updates on one batch; its layers' outputs for this batch are compared before and after. Layers
-    are the modules that hold parameters and no other modules.
+    are the modules that hold parameters and no other modules; of several outputs, as a recurrent layer has, the first
+    counts.
 
     Args:
-        make: from a width to a model and its optimizer; called while torch's generator is seeded.
+        make: from a width to a model and its optimizer, whose step needs no closure; called while torch's generator is
+            seeded.
         widths: at least 2 different integers >= 1, or any other size that `make` takes, such as a depth.
         x, y: a batch, as the model and the loss take them.
         steps: updates, >= 1. The very first one changes nothing before an output layer that starts at zero.
@@ -365,7 +367,11 @@ def _outputs(model: nn.Module, x: torch.Tensor, seed: int) -> dict[str, torch.Te
     found: dict[str, torch.Tensor] = {}
 
     def keep(name: str) -> Callable:
-        return lambda module, inputs, output: found.update({name: output.detach().clone()})
+        def hook(module: nn.Module, inputs: tuple, output) -> None:
+            first = output[0] if isinstance(output, tuple) else output  # of a recurrent layer, which returns its state
+            found[name] = first.detach().clone()
+
+        return hook
 
     leaves = [(n, m) for n, m in model.named_modules() if not any(m.children()) and any(True for _ in m.parameters())]
     hooks = [module.register_forward_hook(keep(name)) for name, module in leaves]

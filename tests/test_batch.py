@@ -85,6 +85,63 @@ def test_what_has_no_noise_scale_is_refused(task):
         lrlib.gradient_noise_scale(model, x, y, draws=2).interval()
 
 
+class Recurrent(nn.Module):
+    """A layer without a batching rule, and one that the loss does not see."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head, self.unused = nn.GRU(8, 4, batch_first=True), nn.Linear(4, 10), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.head(self.layer(x.view(-1, 8, 8))[0][:, -1])
+
+
+class Words(nn.Module):
+    """Gradients that are sparse."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.EmbeddingBag(32, 10, mode="sum", sparse=True)
+
+    def forward(self, x):
+        return self.table((16 * x).flatten(1).clamp(0, 31).long())
+
+
+@pytest.mark.parametrize(
+    "make", [Recurrent, Words, lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Dropout(0.0))]
+)
+def test_a_network_that_cannot_be_stacked_has_a_noise_scale(task, make):
+    _, x, y, *_ = task
+    with lrlib.seeded(0):
+        model = make().double()
+    F.cross_entropy(model(x[:1]), y[:1]).backward()
+    length = sum(p.grad.to_dense().square().sum().item() for p in model.parameters() if p.grad is not None)
+    measured = lrlib.gradient_noise_scale(model, x[:1], y[:1], small=2, big=8, draws=3)  # of one example
+    np.testing.assert_allclose(measured.signal, length, rtol=1e-9)
+    np.testing.assert_allclose(measured.noise, 0, atol=1e-9 * length)
+
+
+def test_dropout_draws_from_the_seed_and_leaves_the_random_numbers_alone(task):
+    _, x, y, *_ = task
+    model, before = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 10)).double(), torch.get_rng_state()
+    signals = [lrlib.gradient_noise_scale(model, x, y, draws=2, seed=seed).signal for seed in (0, 0, 1)]
+    assert (signals[0] == signals[1]).all() and (signals[0] != signals[2]).all()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_mixes_examples_or_trains_nothing_has_no_noise_scale(task):
+    _, x, y, *_ = task
+    mixing = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10, track_running_stats=False)).double()
+    for model in (mixing.eval(), lrlib.Stack([mixing.eval()])):
+        with pytest.raises(ValueError, match="BatchNorm layer '2' mixes"):
+            lrlib.gradient_noise_scale(model, x, y)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double()
+    with pytest.raises(ValueError, match="loss: returned shape"):
+        lrlib.gradient_noise_scale(model, x, y, loss=lambda z, t: F.cross_entropy(z, t, reduction="none"))
+    with pytest.raises(ValueError, match="model: must have a parameter"):
+        lrlib.gradient_noise_scale(model.requires_grad_(False), x, y)
+
+
 def test_the_hyperbola_is_found_again_and_its_parts_agree():
     fit = lrlib.critical_batch_size(SIZES, 30 + 5000 / SIZES)
     np.testing.assert_allclose([fit.steps_min, fit.examples_min], [30, 5000], rtol=1e-9)

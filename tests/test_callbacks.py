@@ -393,6 +393,16 @@ def test_the_best_weights_are_of_all_that_changes(make, parts):
     assert lrlib.evaluate(model, valid.x_test, valid.y_test)[0] == min(watch.readings)
 
 
+@pytest.mark.parametrize("last", [7, 11], ids=["before a reading", "after the last one"])
+def test_a_layer_that_joins_leaves_no_best_weights_to_put_back(last, parts):
+    final, valid = parts
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    grow = lrlib.Periodic(lambda run: model.append(nn.Linear(10, 10)), at=[last])
+    watch, optimizer = lrlib.EarlyStopping(valid, every=5, patience=9), torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="model: has other parameters or buffers than at the first reading"):
+        lrlib.train(model, final, None, steps=12, optimizer=optimizer, callbacks=[watch, grow])
+
+
 def test_early_stopping_takes_negative_losses_and_relative_cuts_refuse_them(parts):
     final, valid = parts
 

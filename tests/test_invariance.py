@@ -360,6 +360,19 @@ def test_eps_of_every_kind_of_norm_is_set():
     assert [norm.eps for norm in model] == [1e-300] * 5
 
 
+def test_a_tied_weight_counts_once_and_one_without_a_gradient_as_zero():
+    w = torch.tensor([3.0, 4.0], dtype=torch.float64, requires_grad=True)
+    unused = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    for function in (lambda p: radial_cosine(lambda: w[0] / w.norm(), p), lambda p: scaling_error(w.norm, p, 10.0)):
+        assert function([w, w]) == function([w])
+    assert scaling_error(lambda: w[0] / w.norm(), [w, w], 10.0) < 1e-14
+    cosine = radial_cosine(lambda: w[0] ** 2, [w, unused])
+    assert cosine == pytest.approx(18 / (6 * math.sqrt(27)))
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 2))
+    model[1].weight = model[0].weight
+    assert [id(p) for p in normalised_weights(model)] == [id(model[0].weight)]
+
+
 def test_the_head_is_not_a_normalised_weight():
     model = lrlib.conv_net(width=4)
     assert [w.ndim for w in normalised_weights(model)] == [4, 4, 4]

@@ -580,6 +580,37 @@ def test_networks_that_differ_in_what_is_not_trained_have_no_line(digits, ends, 
         landscape.loss_between(*ends, *digits, [0, 1])
 
 
+class Times(nn.Module):
+    """A number that no state and no text of the module tells, and a lock, which cannot be compared."""
+
+    def __init__(self, gain):
+        super().__init__()
+        self.layer, self.gain, self.lock = nn.Linear(64, 10), gain, threading.Lock()
+
+    def forward(self, x):
+        return self.gain * self.layer(x.flatten(1))
+
+
+def hooked(gain):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    model[1].register_forward_hook(lambda module, inputs, output: gain * output)
+    return model
+
+
+@pytest.mark.parametrize("make", [Times, hooked], ids=["number", "hook"])
+def test_networks_that_compute_something_else_have_no_line(digits, make):
+    ends = []
+    for seed, gain in enumerate((1.0, 1.0, 3.0)):
+        with lrlib.seeded(seed):
+            ends.append(make(gain))
+    line = landscape.loss_between(*ends[:2], *digits, [0, 1])
+    assert line.loss[1] == pytest.approx(F.cross_entropy(ends[1](digits[0]), digits[1]).item(), rel=1e-5)
+    with pytest.raises(ValueError, match="other: has the loss .* must differ in parameters alone"):
+        landscape.loss_between(ends[0], ends[2], *digits, [0, 1])
+    with pytest.raises(ValueError, match="same shapes and types"):
+        landscape.loss_between(ends[0], ends[1].double(), *digits, [0, 1])
+
+
 def test_what_is_no_number_has_no_direction():
     with pytest.raises(ValueError, match="path: must be finite"):
         planes.pca_directions([torch.full((3,), math.nan)] * 4)

@@ -272,6 +272,24 @@ def test_random_layers_and_statistics_do_not_disturb_the_check():
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_of_a_recurrent_layer_the_outputs_are_checked():
+    class Recurrent(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.layer, self.head = nn.LSTM(8, width, batch_first=True), nn.Linear(width, 10)
+
+        def forward(self, x):
+            return self.head(self.layer(x.view(-1, 8, 8))[0][:, -1])
+
+    def make(width):
+        model = Recurrent(width)
+        return model, torch.optim.SGD(model.parameters(), lr=0.1)
+
+    data = lrlib.digits()
+    check = lrlib.coordinate_check(make, [4, 8], data.x_train[:20], data.y_train[:20], seeds=[0])
+    assert check.names == ("layer", "head") and (check.change > 0).all()
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

@@ -33,13 +33,15 @@ def evaluate(
     """Mean loss and accuracy in evaluation mode, of one network or of each in a stack; its training mode is restored.
 
     The accuracy is that of the largest of C >= 2 outputs, where y are whole numbers in [0, C), one an example, or of
-    the sign of a single output, where y are 0 and 1; it is NaN for anything else. Outputs in half precision are taken
-    to float32.
+    the sign of a single output, where y are 0 and 1; it is NaN for anything else. A single output must be a logit: the
+    sign of a probability names 1 always, and nothing tells the two apart. Outputs in half precision are taken to
+    float32.
 
     Args:
         model: maps x of shape (N, ...) to outputs (N, ...), such as logits (N, classes); or a :class:`Stack` of them.
         x, y: inputs and targets, shape (N, ...) and (N, ...), N >= 1.
-        loss: a mean over the examples it is given.
+        loss: returns a scalar, a mean over the examples it is given. One with class weights is none: its value for
+            several batches depends on how they are cut, so give it one.
         batch_size: examples per forward pass, >= 1.
 
     Returns:

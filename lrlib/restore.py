@@ -22,8 +22,9 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer, data) -> Iterat
     """Put everything that a run changes back as it was, whatever happens inside the block.
 
     That is of the model its weights, buffers (also rebound ones), gradients, training modes and requires_grad; of the
-    optimizer its state and groups; the random generators of Python and NumPy, and those that a data loader, its
-    samplers, its data set and its functions hold.
+    optimizer its state and groups; the random generators of Python and NumPy, and those that are attributes of a data
+    loader, its samplers, its data set and their functions, or in a list there. What a dict, a `functools.partial` or
+    the variables around a function hold is not searched.
 
     Args:
         model, optimizer: that are trained.

@@ -41,9 +41,11 @@ if command -v uv >/dev/null 2>&1; then
     tool=uv
     # uv reads no settings of pip's; with these it looks in the same places, and in all of them.
     export UV_INDEX_STRATEGY=unsafe-best-match
-    if [ -n "${PIP_EXTRA_INDEX_URL:-}" ]; then export UV_EXTRA_INDEX_URL="${UV_EXTRA_INDEX_URL:-$PIP_EXTRA_INDEX_URL}"; fi
+    export UV_INDEX_URL="${UV_INDEX_URL:-${PIP_INDEX_URL:-}}"
+    export UV_EXTRA_INDEX_URL="${UV_EXTRA_INDEX_URL:-${PIP_EXTRA_INDEX_URL:-}}"
+    export UV_FIND_LINKS="${UV_FIND_LINKS:-$(echo "${PIP_FIND_LINKS:-}" | tr ' ' ',')}"
     make_venv() { uv venv --quiet --allow-existing --seed --python "${PYTHON:->=3.11}" .venv; }
-    install() { uv pip install --python .venv/bin/python "$@"; }
+    install() { uv pip install --quiet --python .venv/bin/python "$@"; }
 else
     tool=pip
     make_venv() {

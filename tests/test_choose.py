@@ -1,6 +1,7 @@
 """The page "How to choose": its data against what the chapters say, its table, and its helper in a browser."""
 
 import ast
+import json
 import math
 import re
 
@@ -61,6 +62,17 @@ def test_a_number_measured_here_stands_in_what_the_chapter_printed():
         choose.measured({"claim": "M1", "found": "AdamW ends at ([0-9]+) degrees"})
     with pytest.raises(ValueError, match="claim='M0': .* no chapter settles it"):
         choose.settled_in("M0")
+
+
+def test_a_rate_at_the_end_of_what_was_tried_says_so():
+    notebook = json.loads((ROOT / "book" / "adamw.ipynb").read_text(encoding="utf-8"))
+    sources = ["".join(cell["source"]) for cell in notebook["cells"]]
+    (made,) = (source for source in sources if "ETAS = MIDDLE * 2.0 ** np.arange(-2, 3)" in source)
+    highest = 4 * float(re.search(r"MIDDLE = lrlib.at_scale\(tour=([\d.]+)", made)[1])
+    (entry,) = (e for e in row_of("pictures-scratch", "adamw")["start"] if e.get("claim") == "M8")
+    assert (entry["rate"] == highest) == ("the highest rate tried" in entry["on"])
+    (like,) = (e for e in row_of("language-scratch", "adam")["start"] if "claim" in e)
+    assert like["on"].endswith(", by AdamW")
 
 
 def test_a_rule_measured_here_stands_on_the_verdict_that_it_names():

@@ -64,11 +64,12 @@ def data() -> dict:
     """The file with every measured number filled in, and rows that are like another one completed."""
     whole = json.loads(DATA.read_text(encoding="utf-8"))
     rows = {(row["task"], row["optimizer"]): row for row in whole["rows"]}
-    whole["rows"] = [
-        ({**rows[row["task"], row["like"]], **row} if "like" in row else row)
-        | {"id": f"{row['task']}-{row['optimizer']}"}
-        for row in whole["rows"]
-    ]
+    for row in whole["rows"]:
+        if "like" in row:
+            like, by = rows[row["task"], row["like"]], whole["optimizers"][row["like"]]["text"]
+            start = [entry | ({"on": f"{entry['on']}, by {by}"} if "claim" in entry else {}) for entry in like["start"]]
+            row |= like | {"start": start} | row
+        row["id"] = f"{row['task']}-{row['optimizer']}"
     for fact in facts(whole):
         if "found" in fact:
             fact["exponent" if "value" in fact else "rate"] = measured(fact)

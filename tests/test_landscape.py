@@ -341,6 +341,21 @@ def test_directions_depend_on_the_seed_alone():
     assert abs(F.cosine_similarity(one, other, dim=0)) < 0.2
 
 
+@pytest.mark.parametrize(
+    "layer", [nn.ReLU(), nn.Threshold(1.0, 0.0), nn.Sequential(nn.ReLU(), nn.AdaptiveMaxPool2d(6))], ids=repr
+)
+def test_units_that_are_dead_here_may_live_far_away(digits, layer):
+    with lrlib.seeded(0):
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), layer, nn.Flatten(), nn.Linear(144, 10))
+    nn.init.constant_(model[0].bias, -8.0)
+    u, v = (planes.random_direction(model, seed) for seed in (0, 1))
+    plane = landscape.loss_plane(model, *digits, (u, v), [-20.0, 0.0], [0.0, 20.0])
+    theta = planes.parameter_vector(model)
+    expected = [[direct(model, *digits, theta + s * u + t * v) for s in (-20, 0)] for t in (0, 20)]
+    assert expected[0][1] < 2.5 and max(map(max, expected)) > 20
+    np.testing.assert_allclose(plane.loss, expected, rtol=1e-4)
+
+
 def test_losses_that_are_not_finite_stay(digits):
     model = network("mlp")
     u = 1e30 * planes.random_direction(model, 1)

@@ -448,6 +448,15 @@ def test_batches_of_another_form_are_refused(pair, named):
         range_test(model, [pair], torch.optim.SGD(model.parameters(), lr=1.0), num_iter=10, repeats=1)
 
 
+@pytest.mark.parametrize("model", [nn.Flatten(), network().requires_grad_(False)], ids=["none", "frozen"])
+def test_a_model_with_nothing_to_train_is_refused(model):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    with pytest.raises(ValueError, match="model: must have a parameter that requires a gradient"):
+        range_test(model, (X, Y), optimizer, num_iter=10)
+    with pytest.raises(ValueError, match="model: must have a parameter that requires a gradient"):
+        lrlib.train(model, (X, Y), 0.1, steps=1)
+
+
 def test_negative_losses_give_the_same_answers():
     answers = []
     for shift in (0.0, 10.0):

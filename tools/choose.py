@@ -165,7 +165,7 @@ def cells(whole: dict, row: dict) -> Iterator[tuple[str, str, str]]:
     yield "start", "<br>".join(lines), ""
     search = row["search"]
     span = (
-        f"{short(search['range'][0])} to {short(search['range'][1])}"
+        " to ".join(f'<span class="lr-rate">{short(rate)}</span>' for rate in search["range"])
         if "range" in search
         else f"{'start' if search.get('upwards') else '÷ ' + str(search['factor'])} to × {search['factor']}"
     )

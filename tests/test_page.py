@@ -147,10 +147,10 @@ def test_a_figure_is_drawn_by_its_cell_and_by_the_functions_that_it_calls():
     cells = [
         nbformat.v4.new_code_cell("def axis(ax):\n    ax.set_xscale('log')\ndef draw(ax):\n    axis(ax)"),
         nbformat.v4.new_code_cell("draw(ax)", metadata={"mystnb": {"figure": {"name": "a"}}}),
-        nbformat.v4.new_code_cell("ax.plot(x)", metadata={"mystnb": {"figure": {"name": "b"}}}),
+        nbformat.v4.new_code_cell("ax.plot(x)", metadata={"mystnb": {"figure": {"name": "b_c"}}}),
     ]
     drawn = page_form.drawn_by(nbformat.v4.new_notebook(cells=cells))
-    assert {name: page_form.least_points(code) for name, code in drawn.items()} == {"a": 6.65, "b": 9.5}
+    assert {name: page_form.least_points(code) for name, code in drawn.items()} == {"a": 6.65, "b-c": 9.5}
 
 
 # What scrolls without a sign, what has a sign and does not scroll, and figures with text below ten pixels.

@@ -16,6 +16,7 @@ import colab
 import nbformat
 import numpy as np
 from bs4 import BeautifulSoup
+from docutils.nodes import make_id
 from matplotlib import rc_params_from_file
 from PIL import Image
 
@@ -119,7 +120,7 @@ def drawing_functions() -> dict[str, str]:
 
 
 def drawn_by(notebook: nbformat.NotebookNode) -> dict[str, str]:
-    """For the name of each figure the code that draws it: its cell, and the functions that are called there."""
+    """For the id of each figure the code that draws it: its cell, and the functions that are called there."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     known = drawing_functions() | {name: text for cell in code for name, text in functions(cell.source).items()}
     found = {}
@@ -131,7 +132,7 @@ def drawn_by(notebook: nbformat.NotebookNode) -> dict[str, str]:
                 seen |= called
                 used += [known[one] for one in called]
                 waiting = {word for one in called for word in WORD.findall(known[one])}
-            found[name] = "\n".join(used)
+            found[make_id(name)] = "\n".join(used)
     return found
 
 
@@ -151,6 +152,8 @@ def least_width(picture: Image.Image, points: float) -> int | None:
 def framed(page: str, folder: Path, drawn: Mapping[str, str]) -> str:
     """Each figure of a page in a frame that scrolls, with the width that its code needs; line plots are marked."""
 
+    every = "\n".join(drawn.values())  # for a figure that no cell has drawn
+
     def frame(match: re.Match) -> str:
         start, name, tag, rest = match.groups()
         attributes = dict(ATTRIBUTE.findall(tag))
@@ -158,7 +161,7 @@ def framed(page: str, folder: Path, drawn: Mapping[str, str]) -> str:
         if not file.exists():
             return match[0]
         with Image.open(file) as picture:
-            width = least_width(picture, least_points(drawn.get(name, "")))
+            width = least_width(picture, least_points(drawn.get(name, every)))
             if width is None:
                 return match[0]
             coloured = OF_WHITE.search(attributes.get("alt", "")) or SAYS_COLOUR.search(re.sub("<[^>]*>", "", rest))

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+import lrlib
+
 ROOT = Path(__file__).resolve().parent.parent
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("book/*.md"), *ROOT.glob("book/*.ipynb"), *ROOT.glob("lrlib/*.py")]
 REGISTRIES = re.compile(r"//(?:[\w-]+\.)*(pypi|pythonhosted|anaconda|npmjs|unpkg|jsdelivr)\.")
+SUFFIXES = "py|sh|js|json|ipynb|md|lock|yml|toml|bib|css|png|cff|npz"
 AUTHORS = "The Learning Rate authors"
 
 
@@ -108,6 +111,34 @@ def test_links_lead_to_a_project_and_not_to_a_registry(path):
     if path.suffix == ".ipynb":
         text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
     assert REGISTRIES.findall(text) == []
+
+
+def told_but_missing(text):
+    """Files, names of lrlib and targets of make that a text gives as code, and that are not there.
+
+    >>> told_but_missing("`lrlib/run.py`, `run.py`, `lrlib.train(...)`, `book/NAME.ipynb`, `make fix`, `_build/x.pdf`")
+    []
+    >>> told_but_missing("`tools/no.py`, `no.py`, `lrlib.trian`, `make fx`")
+    ['fx', 'lrlib.trian', 'no.py', 'tools/no.py']
+    """
+    shell = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    quoted = "\n".join(re.findall(r"`([^`\n]+)`", text) + shell)
+    files = set(re.findall(rf"[\w./~-]+(?:/|\.(?:{SUFFIXES}))(?![\w./])", quoted))
+    missing = {path for path in files if not re.search("_build/|NAME|~|npz$", path) and not exists(path)}
+    names = re.findall(r"lrlib\.(\w+)", re.sub(r"-m lrlib\S+", "", quoted))
+    missing |= {f"lrlib.{name}" for name in names if not hasattr(lrlib, name)}
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    return sorted(missing | set(re.findall(r"\bmake ([a-z]\w*)", quoted)) - set(targets))
+
+
+def exists(path):
+    """Whether a path leads somewhere, from the root or, of a bare file name, from a folder that is spoken of."""
+    return any((ROOT / folder / path).exists() for folder in ("", "lrlib", "tools", "book", "book/_static/explorers"))
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_what_a_newcomer_is_told_of_is_there(name):
+    assert told_but_missing((ROOT / name).read_text(encoding="utf-8")) == []
 
 
 def private_names(source):

@@ -351,6 +351,20 @@ def test_from_the_front_page_it_is_one_click(browser, url, width):
 
 
 @needs_chromium
+@pytest.mark.parametrize("query", ["finetuning adamw learning rate", "lr for lora", "which lr for fine-tuning"])
+def test_from_the_search_it_is_one_click(browser, url, query):
+    page = browser.new_page(viewport={"width": 1280, "height": 850})
+    page.goto(url.replace("choose.html", "index.html"))
+    page.keyboard.press("Control+k")
+    field = page.locator("input[name=q]:visible").first
+    field.fill(query)
+    field.press("Enter")
+    page.locator("ul.search > li a").first.click()
+    assert page.get_by_text("Fine-tuning a language model with AdamW: start at 2e-5").bounding_box()["y"] < 850
+    page.close()
+
+
+@needs_chromium
 def test_keys_choose_and_the_choice_stands_in_the_address(browser, url):
     page = opened(browser, url)
     helper = page.locator("#explorer-choose")
@@ -360,7 +374,7 @@ def test_keys_choose_and_the_choice_stands_in_the_address(browser, url):
     assert helper.get_by_label("What do you train?").input_value() == "language-scratch"
     told = helper.locator(".lr-answer").text_content()
     assert "524,288 tokens" in helper.text_content() and "known for a run of 300 billion tokens" in told
-    assert "raised by k0.3 (usual practice), as if the run were 16 times as short and no more" in told
+    assert "raised by k0.3 (usual practice), as if the run were a 16th as long and no shorter" in told
     (entry,) = [e for e in row_of("language-scratch", "adamw")["start"] if e.get("above") == 1e8]
     shown = float(helper.locator(".lr-readout strong").text_content())
     assert shown == pytest.approx(entry["rate"] * 16**0.3, rel=0.05)

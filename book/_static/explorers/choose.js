@@ -168,7 +168,7 @@ scheduler = ${form}LRScheduler(
     return [
       ` It is known for a run of ${seen(entry.seen)}. This one sees ${seen(batch * steps)}, so the rate is ` +
       `${length > 1 ? "lowered" : "raised"} by k`, LR.html("sup", {}, String(exponent)), ` (${sure}), ` +
-      (far ? `as if the run were ${LONGEST} times as ${length > 1 ? "long" : "short"} and no more.` : `k = ${LR.show(length, 2)}.`),
+      (far ? `as if the run were ${length > 1 ? `${LONGEST} times` : `a ${LONGEST}th`} as long and no ${length > 1 ? "longer" : "shorter"}.` : `k = ${LR.show(length, 2)}.`),
     ];
   }
   const SURE = {

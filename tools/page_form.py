@@ -33,9 +33,11 @@ OF_WHITE = re.compile(r"\bwhite\b", re.IGNORECASE)
 LEGIBLE = 10  # CSS pixels of the smallest text
 TEXT_SIZES = ("legend.fontsize", "xtick.labelsize", "ytick.labelsize", "font.size")
 OWN_SIZE = re.compile(r"\b(font|label|title)_?size=(\d+(?:\.\d+)?)\b")
-POWERS = re.compile(
-    r"""loglog|semilog|["'](?:sym)?log["']|\.plot\(ax\w*(?:\[\w+\])?(?:=|\))"""
-)  # of ten, along an axis
+LOG = """["'](?:sym)?log["']"""
+LOGARITHMIC = {  # what makes an axis so
+    "x": re.compile(rf"loglog|semilogx|xscale(?:=|\(){LOG}|\.plot\(ax\w*(?:\[\w+\])?(?:=|\))"),
+    "y": re.compile(rf"loglog|semilogy|yscale(?:=|\(){LOG}"),
+}
 INDEX = re.compile(r"\$[^$\n]*[\^_]")
 SCRIPT_SIZE = 0.7  # of the text around them, in matplotlib's maths
 
@@ -87,13 +89,29 @@ def style_sizes() -> list[float]:
     return [float(value) for name, value in style.items() if name in TEXT_SIZES]
 
 
+def has_powers(code: str) -> bool:
+    """Whether the labels along an axis may be powers of ten: it is logarithmic, and gets no labels of its own.
+
+    >>> has_powers("ax.semilogx(t)"), has_powers("ax.set(xscale='log')\\nax.set_xticks(a, a)"), has_powers("ax.plot(t)")
+    (True, False, False)
+    """
+    calls = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    named = [call.func.attr for call in calls if isinstance(call.func, ast.Attribute) and len(call.args) > 1]
+    rest = code
+    for axis, logarithmic in LOGARITHMIC.items():
+        if logarithmic.search(code) and f"set_{axis}ticks" not in named:
+            return True
+        rest = logarithmic.sub("", rest)
+    return bool(re.search(LOG, rest))  # set by a variable
+
+
 def least_points(code: str) -> float:
     """The smallest text, in points, that a figure may have: of the book's style, or as its code sets it.
 
     >>> least_points("ax.plot(x)"), least_points("ax.text(0, 0, 'a', fontsize=8)"), least_points("ax.loglog(x)")
     (9.5, 8.0, 6.65)
     """
-    powers = bool(POWERS.search(code))
+    powers = has_powers(code)
     sizes = [size * SCRIPT_SIZE if powers or INDEX.search(code) else size for size in style_sizes()]
     for line in code.splitlines():
         for kind, size in OWN_SIZE.findall(line):

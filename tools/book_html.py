@@ -69,6 +69,9 @@ def generate(app, docname: str, source: list[str]) -> None:
         source[0] = source[0].replace("<!-- pages -->", pages(Path(app.srcdir)))
     if "<!-- names -->" in source[0]:
         source[0] = source[0].replace("<!-- names -->", names(source[0]))
+    if "<!-- ledger: " in source[0] or "<!-- choose: " in source[0]:
+        for path in Path(app.srcdir).glob("book/*.ipynb"):  # what these pages say changes with the chapters
+            app.env.note_dependency(str(path))
     if "<!-- ledger: " in source[0]:
         source[0] = found.generate(source[0], Ledger(Path(app.srcdir).glob("book/*.ipynb")))
     if "<!-- choose: " in source[0]:

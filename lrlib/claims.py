@@ -312,7 +312,7 @@ class _LedgerTable:
 
     def _repr_html_(self) -> str:
         sources = {letter: title for letter, (_, title) in SOURCES.items()}
-        verdicts = {_css(verdict): verdict for verdict in (*VERDICTS, "open")}
+        verdicts = {_css(verdict): verdict for verdict in (*VERDICTS, *(["open"] if self.ledger.open else []))}
         names = ("Claim", "In our words; open it for the evidence", "Verdict", "Task", "Scale", "n", "Where")
         head = "".join(f'<th scope="col">{name}</th>' for name in names)
         rows = "".join(map(self._row, CLAIMS))

@@ -4,6 +4,8 @@ import ast
 import json
 import re
 import runpy
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -111,6 +113,36 @@ def test_links_lead_to_a_project_and_not_to_a_registry(path):
     if path.suffix == ".ipynb":
         text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
     assert REGISTRIES.findall(text) == []
+
+
+TOOL = """#!/bin/sh
+echo "$(basename "$0") $* ${UV_EXTRA_INDEX_URL:-}" >>calls
+case "$*" in *" .venv") mkdir -p .venv/bin; cp "$0" .venv/bin/python ;; esac
+"""
+
+
+@pytest.mark.parametrize(("tool", "install"), [("uv", "uv pip install"), ("somepython", "python -m pip")])
+def test_uv_makes_the_environment_where_it_is_and_pip_where_it_is_not(tmp_path, tool, install):
+    for name in ("tools/environment.sh", "requirements.lock", "pyproject.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "bin").mkdir()
+    for name in ("sh", "basename", "cat", "cksum", "cp", "dirname", "grep", "mkdir", "rm", "tr"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name))
+    (tmp_path / "bin" / tool).write_text(TOOL, encoding="utf-8")
+    (tmp_path / "bin" / tool).chmod(0o755)
+    settings = {
+        "PATH": f"{tmp_path}/bin",
+        "PYTHON": "somepython",
+        "PIP_EXTRA_INDEX_URL": "https://i.example",
+    }
+    for _ in range(2):  # the second call has nothing to do
+        subprocess.run(["tools/environment.sh"], cwd=tmp_path, env=settings, check=True, capture_output=True)
+    calls = (tmp_path / "calls").read_text(encoding="utf-8").splitlines()
+    installs = [call for call in calls if call.startswith(install) and " install " in call]
+    assert len(installs) == 2 and "-r requirements.lock" in installs[0] and "-e ." in installs[1]
+    assert tool == "somepython" or all(call.endswith("https://i.example") for call in installs)
+    assert (tmp_path / ".venv" / ".installed").exists() and not (tmp_path / ".venv" / ".installing").exists()
 
 
 def told_but_missing(text):

@@ -40,6 +40,7 @@ OF_THE_BOOK = (
     "test_search",
     "test_sizes",
     "test_style",
+    "test_styles",
     "test_types",
     "test_weight",
 )

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import colab
 import nbformat
-import numpy as np
 from bs4 import BeautifulSoup
 from docutils.nodes import make_id
 from matplotlib import rc_params_from_file
-from PIL import Image
+from PIL import Image, ImageChops
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = 160  # characters of a description after its title
 SHORTEST = 60
+BEGINNING = 50_000  # characters of a page, in which what it is about is said
 SENTENCE = re.compile(r"(?<=[.!?])\s")
 NUMBER = re.compile(r"^[\d.]+\s")
 
@@ -59,7 +59,7 @@ def description(body: str, title: str) -> str:
     'Index, a page of the book The Learning Rate.'
     """
     title, said = NUMBER.sub("", title), ""
-    for block in BeautifulSoup(body, "html.parser").select("p, li"):
+    for block in BeautifulSoup(body[:BEGINNING], "html.parser").select("p, li"):
         if block.select(".math, p, li") or block.find_parent(["details", "td"]) or block.find_parent(class_="citation"):
             continue
         for sentence in SENTENCE.split(" ".join(block.get_text().split())):
@@ -74,10 +74,11 @@ def description(body: str, title: str) -> str:
 def line_plot(picture: Image.Image) -> bool:
     """Whether a picture is lines, points, bands or bars on white, and no photograph or heat map."""
     picture = picture.convert("RGB")
-    white = float((np.asarray(picture).min(2) >= WHITISH).mean())
+    red, green, blue = picture.split()
+    darkest, area = ImageChops.darker(ImageChops.darker(red, green), blue), picture.width * picture.height
+    white = sum(darkest.histogram()[WHITISH:]) / area
     if not BARS <= white < MOSTLY:
         return white >= MOSTLY
-    area = picture.width * picture.height
     commonest = sorted((count for count, _ in picture.getcolors(area)), reverse=True)[:INKS]
     return sum(commonest) >= FLAT * area
 
@@ -126,8 +127,9 @@ def functions(code: str) -> dict[str, str]:
     >>> functions("x = 1\\ndef f(a):\\n    return a\\n")
     {'f': 'def f(a):\\n    return a'}
     """
+    lines = code.split("\n")
     found = (node for node in ast.parse(code).body if isinstance(node, ast.FunctionDef))
-    return {node.name: ast.get_source_segment(code, node) or "" for node in found}
+    return {node.name: "\n".join(lines[node.lineno - 1 : node.end_lineno]) for node in found}
 
 
 @cache

@@ -42,6 +42,15 @@ def font_awesome() -> str:
     return (theme / "static" / "scripts" / "fontawesome.js").read_text(encoding="utf-8")
 
 
+@cache
+def shape(name: str) -> tuple[str, str, str]:
+    """Width, height and outline of an icon, by its name without fa-."""
+    known = re.findall(rf'[,{{]"?{name}"?:\[(\d+),(\d+),\[[^\]]*\],"[^"]*","([^"]+)"\]', font_awesome())
+    if not known:
+        raise ValueError(f"'icon': fa-{name} is not one of Font Awesome's")
+    return known[-1]  # the solid ones come last
+
+
 def drawing(icon: re.Match) -> str:
     """An icon of Font Awesome as the drawing that its script would put there.
 
@@ -54,12 +63,9 @@ def drawing(icon: re.Match) -> str:
     classes = icon[2].split()
     (name,) = {one for one in classes if one.startswith("fa-")} - set(LOOKS)
     kept = ["lr-icon", *filter(None, (LOOKS.get(one, one) for one in classes if one != name))]
-    known = re.findall(rf'[,{{]"?{name[3:]}"?:\[(\d+),(\d+),\[[^\]]*\],"[^"]*","([^"]+)"\]', font_awesome())
-    if not known:
-        raise ValueError(f"'icon': {name} is not one of Font Awesome's")
-    width, height, path = known[-1]  # the solid ones come last
-    shape = f'viewBox="0 0 {width} {height}" aria-hidden="true"{icon[3]}><path d="{path}"/></svg>'
-    return f'<svg class="{" ".join(kept)}" {shape}'
+    width, height, path = shape(name[3:])
+    rest = f'viewBox="0 0 {width} {height}" aria-hidden="true"{icon[3]}><path d="{path}"/></svg>'
+    return f'<svg class="{" ".join(kept)}" {rest}'
 
 
 def pictures(page: str, folder: Path) -> str:

@@ -10,11 +10,13 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-from bs4 import BeautifulSoup, SoupStrainer, Tag
+from bs4 import BeautifulSoup, Tag
 
 KINDS = ("math", "proof", "exercise", "citation", "claim")  # classes; a figure is a figure, a term a term
 TERM = "term-"  # how the id of a glossary's term begins
 GLYPH = re.compile(r'<path id="(TEX-[^"]+)" d="([^"]*)"')
+NAMED = re.compile(r'<(\w+)(?=\s)[^>]*?\sid="([^"]+)"')
+SHOWN = re.compile(rf'<(?:figure|dt)\b|<[^>]*\sclass="[^"]*\b(?:{"|".join(KINDS)})\b')  # what preview() may accept
 LINK = re.compile(r'<a (?![^>]*\bheaderlink\b)[^>]*\bhref="([^"#:]+\.html)?#([^"]+)"')
 
 
@@ -61,19 +63,39 @@ def _bare(element: Tag) -> str:
     return str(element)
 
 
+def cut(page: str, start: int) -> str:
+    """The element of a page whose first tag begins at a place.
+
+    >>> cut("<p><b>a <b>c</b></b> d</p>", 3)
+    '<b>a <b>c</b></b>'
+    """
+    name = re.compile(r"<(\w+)").match(page, start)
+    if name is None:
+        raise ValueError(f"'start': no element begins at {start}")
+    depth = 0
+    for tag in re.compile(rf"<(/?){name[1]}\b[^>]*>").finditer(page, start):
+        depth += -1 if tag[1] else 1
+        if depth == 0:
+            return page[start : tag.end()]
+    return page[start:]
+
+
 def previews(root: Path) -> dict[str, str]:
     """From "page.html#id", seen from the root of the built book, to the HTML to show."""
     pages = {path.resolve(): path.read_text(encoding="utf-8") for path in sorted(root.rglob("*.html"))}
     found = {}
     for page, ids in sorted(linked(pages).items()):
-        if page in pages:
-            terms = any(name.startswith(TERM) for name in ids)  # what a term means stands beside it
-            wanted = None if terms else SoupStrainer(id=list(ids))
-            elements = BeautifulSoup(pages[page], "html.parser", parse_only=wanted)
-            for element in elements.find_all(id=list(ids)):
-                key = f"{page.relative_to(root.resolve()).as_posix()}#{element['id']}"
-                if (shown := preview(element)) is not None:
-                    found[key] = shown
+        text = pages.get(page, "")
+        for tag in NAMED.finditer(text):
+            if tag[2] not in ids or not SHOWN.match(text, tag.start()):
+                continue
+            whole = cut(text, tag.start())
+            if tag[1] == "dt":  # what a term means stands beside it
+                meaning = text.find("<dd", tag.start())
+                whole += cut(text, meaning) if meaning >= 0 else ""
+            element = BeautifulSoup(whole, "html.parser").find(id=tag[2])
+            if isinstance(element, Tag) and (shown := preview(element)) is not None:
+                found[f"{page.relative_to(root.resolve()).as_posix()}#{tag[2]}"] = shown
     return found
 
 

@@ -223,7 +223,7 @@ def test_the_sign_follows_the_scrolling_and_the_first_column_stays(phone):
     assert table.get_attribute("data-more") == "right"
     column = table.locator("tbody tr").first.locator("th, td").first
     left = column.bounding_box()["x"]
-    table.evaluate("(box) => { box.scrollLeft = 40; }")
+    table.evaluate("(box) => { box.scrollLeft = (box.scrollWidth - box.clientWidth) / 2; }")
     phone.wait_for_function("(box) => box.dataset.more === 'both'", arg=table.element_handle())
     assert abs(column.bounding_box()["x"] - left) < 20
     table.evaluate("(box) => { box.scrollLeft = box.scrollWidth; }")

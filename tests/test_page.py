@@ -253,6 +253,17 @@ def test_line_plots_have_the_ground_of_the_page_in_the_dark_and_pictures_keep_th
 
 
 @needs_chromium
+def test_a_stretched_line_over_a_formula_ends_where_the_formula_ends(browser):
+    page = browser.new_page()
+    settled(page, "race")
+    pieces = page.locator("mjx-container svg svg")
+    assert pieces.count() > 0
+    for k in range(pieces.count()):
+        assert pieces.nth(k).evaluate("(piece) => getComputedStyle(piece).overflow") == "hidden"
+    page.close()
+
+
+@needs_chromium
 def test_paper_is_light_whatever_the_theme(browser):
     page = browser.new_page(color_scheme="dark")
     settled(page, "annealing")

@@ -150,5 +150,5 @@ def finish(app, exception) -> None:
 
 def setup(app) -> dict:
     app.connect("html-page-context", without_unused, priority=950)
-    app.connect("build-finished", finish)
+    app.connect("build-finished", finish, priority=800)  # the theme writes its style of code there, too
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -29,6 +29,7 @@ OF_THE_BOOK = (
     "test_execute",
     "test_explorers",
     "test_found",
+    "test_full_scale",
     "test_notebooks",
     "test_opening",
     "test_page",
@@ -62,7 +63,7 @@ def pytest_ignore_collect(collection_path, config):
     """With --package, what needs the book or its tools is not even imported."""
     top = collection_path.relative_to(config.rootpath).parts[:1]
     outside = top and top[0] not in ("lrlib", "tests", "conftest.py")
-    of_the_book = collection_path.stem in (*OF_THE_BOOK, "browser", "notebook_checks")
+    of_the_book = collection_path.stem in (*OF_THE_BOOK, "browser", "elsewhere", "notebook_checks")
     return True if config.getoption("package") and (outside or of_the_book) else None
 
 

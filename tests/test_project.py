@@ -121,6 +121,16 @@ case "$*" in *" .venv") mkdir -p .venv/bin; cp "$0" .venv/bin/python ;; esac
 """
 
 
+CODE = sorted(path for folder in ("lrlib", "tools") for path in ROOT.glob(f"{folder}/*.py"))
+
+
+@pytest.mark.parametrize("path", CODE, ids=[f"{path.parent.name}/{path.name}" for path in CODE])
+def test_texts_are_read_and_written_in_an_encoding_that_is_named(path):
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    texts = [call for call in calls if getattr(call.func, "attr", None) in ("read_text", "write_text")]
+    assert all("encoding" in {word.arg for word in call.keywords} for call in texts)
+
+
 @pytest.mark.parametrize(("tool", "install"), [("uv", "uv pip install"), ("somepython", "python -m pip")])
 def test_uv_makes_the_environment_where_it_is_and_pip_where_it_is_not(tmp_path, tool, install):
     for name in ("tools/environment.sh", "requirements.lock", "pyproject.toml"):

@@ -74,7 +74,7 @@ def foreign_loads(html: str) -> list[str]:
 def main() -> int:
     start = time.perf_counter()
     now = fingerprint()
-    if BUILD.exists() and (not FINGERPRINT.exists() or FINGERPRINT.read_text() != now):
+    if BUILD.exists() and (not FINGERPRINT.exists() or FINGERPRINT.read_text(encoding="utf-8") != now):
         shutil.rmtree(BUILD)
     FINGERPRINT.unlink(missing_ok=True)
 
@@ -97,7 +97,7 @@ def main() -> int:
         return 1
 
     previews.write(BUILD / "html")
-    FINGERPRINT.write_text(now)
+    FINGERPRINT.write_text(now, encoding="utf-8")
     print(f"Built in {time.perf_counter() - start:.0f} s. Open {PAGE}")
     return 0
 

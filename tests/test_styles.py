@@ -31,15 +31,20 @@ def test_pages_get_one_link_and_the_sheet_has_all_in_order(tmp_path):
     static = tmp_path / "_static"
     (static / "a").mkdir(parents=True)
     (static / "a" / "first.css").write_text('@import "../zeroth.css"; ' + SHEET)
+    (static / "fonts").mkdir()
+    (static / "fonts" / "face.woff2").write_bytes(b"f" * (styles.SMALL + 1))
+    (static / "fonts" / "small.woff2").write_bytes(b"f")
     (static / "zeroth.css").write_text(".kept { first: 1 }")
-    (static / "second.css").write_text(".kept { last: 1 } .by-script { a: b }")
+    (static / "second.css").write_text(".kept { last: 1 } .by-script { src: url(fonts/small.woff2) }")
     pages = {
         tmp_path / "x.html": PAGE.format("./", "", ""),
         tmp_path / "b" / "y.html": PAGE.format("../", *["../"] * 2),
     }
     done = styles.united(pages, ["classList.add('by-script')"], tmp_path)
     css = (static / styles.NAME).read_text()
-    assert css.startswith('@charset "UTF-8";.kept{first: 1}') and css.endswith(".kept{last: 1}.by-script{a: b}")
+    assert css.startswith('@charset "UTF-8";.kept{first: 1}') and css.endswith(
+        ".kept{last: 1}.by-script{src: url(data:font/woff2;base64,Zg==)}"
+    )
     assert "url(fonts/face.woff2)" in css and "data:image" in css
     assert [page.count("<link") for page in done.values()] == [1, 1]
     assert f'href="./_static/{styles.NAME}?v=' in done[tmp_path / "x.html"]

@@ -458,7 +458,7 @@ def test_a_slider_moves_under_the_arrow_keys(page, name):
 @pytest.mark.parametrize("name", DRAGGED)
 def test_the_point_is_dragged_and_moved_by_keys(page, name):
     handle = page.locator(f"[data-explorer={name}] .lr-handle")
-    handle.scroll_into_view_if_needed()
+    handle.locator(".lr-knob").hover()  # waits until nothing moves and nothing covers it
     box = handle.bounding_box()
     start = handle.get_attribute("aria-valuetext")
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)

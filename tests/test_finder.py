@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import brentq
 from torch import nn
 from torch.nn import functional as F
 
@@ -207,10 +208,20 @@ def synthetic(loss, repeats=3, noise=0.0, smoothing=0.0, initial=2.3):
     return RangeTest(lr, curves, np.full(repeats, initial), smoothing)
 
 
+WINDOW = 14 * math.log(1e5) / 99  # of the rule "slide", in log: 14 of the 99 intervals of the curve
+
+
+def slopes_differ(u):
+    """By how much more than 0.05 the slopes of `valley`, over its depth, differ at u = log(lr / centre) and u - WINDOW."""
+    return (u * math.exp(-(u**2) / 4) - (u - WINDOW) * math.exp(-((u - WINDOW) ** 2) / 4)) / 2 - 0.05
+
+
 @pytest.mark.parametrize("rule, expected", [
     ("steepest", 0.1 * math.exp(-math.sqrt(2))),
     ("minimum/10", 0.01),
     ("largest_stable", 0.1 * math.exp(math.sqrt(-4 * math.log(0.9)))),
+    ("valley", 1e-4 * 1000 ** (2 / 3)),  # two thirds of the way down, in log
+    ("slide", 0.1 * math.exp(brentq(slopes_differ, -2, 0) - WINDOW)),
 ])  # fmt: skip
 def test_rules_read_a_known_curve(rule, expected):
     suggestion = synthetic(valley).suggest(rule)

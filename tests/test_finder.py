@@ -1,5 +1,6 @@
 """The range test: pairs rate and loss rightly, restores everything, and refuses where there is no answer."""
 
+import contextlib
 import copy
 import math
 import random
@@ -212,7 +213,7 @@ WINDOW = 14 * math.log(1e5) / 99  # of the rule "slide", in log: 14 of the 99 in
 
 
 def slopes_differ(u):
-    """By how much more than 0.05 the slopes of `valley`, over its depth, differ at u = log(lr / centre) and u - WINDOW."""
+    """By how much more than 0.05 the slopes of `valley` over its depth differ at u = log(lr / centre), u - WINDOW."""
     return (u * math.exp(-(u**2) / 4) - (u - WINDOW) * math.exp(-((u - WINDOW) ** 2) / 4)) / 2 - 0.05
 
 
@@ -238,6 +239,15 @@ def test_every_rule_answers_between_the_first_fall_and_the_rise_and_moves_with_t
         assert 2 < there / here < 10
     else:
         assert there / here == pytest.approx(10, rel=0.15)
+
+
+@pytest.mark.parametrize("depth, flat", [(0.1, True), (0.4, False)])
+def test_a_fall_of_less_than_five_deviations_of_the_noise_is_none(depth, flat):
+    test = synthetic(lambda lr: valley(lr, depth=depth), repeats=20, noise=0.1)
+    fall = 2.3 - np.median(test.loss.min(axis=1))
+    assert 0.25 < fall < 0.4 if flat else 0.55 < fall < 0.65
+    with pytest.raises(NoSuggestion, match="flat") if flat else contextlib.nullcontext():
+        test.suggest("steepest")
 
 
 def test_repeats_that_differ_widen_the_interval():
@@ -281,6 +291,8 @@ def test_the_plot_marks_three_phases_and_every_repeat():
 
     ax = synthetic(valley, 4).plot()
     assert [text.get_text() for text in ax.texts] == ["too low", "falling", "too high"]
+    a_tenth_down = 0.1 * math.exp(-math.sqrt(4 * math.log(10)))
+    assert [span.get_x() for span in ax.patches] == pytest.approx([1e-4, a_tenth_down, 0.1], rel=0.13)
     assert len(ax.get_lines()) == 5 and ax.get_xscale() == "log"
     plt.close(ax.figure)
 

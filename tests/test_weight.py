@@ -50,7 +50,7 @@ SEEN = """() => ({
   paint: performance.getEntriesByName("first-contentful-paint")[0].startTime,
   laidOut: ((all) => all.filter((e) => e.checkVisibility({ contentVisibilityAuto: true })).length / all.length)(
     [...document.querySelectorAll("article section *:not(details *)")]),
-  face: ["1em", "bold 1em", "italic 1em"].map((style) => document.fonts.check(`${style} "Source Serif"`)),
+  face: ["1em", "bold 1em"].map((style) => document.fonts.check(`${style} "Source Serif"`)),
   resources: performance.getEntriesByType("resource").map((r) => [r.name, r.renderBlockingStatus, r.encodedBodySize]),
 })"""
 SCROLL_THROUGH = """async () => {
@@ -149,7 +149,7 @@ def test_one_sheet_holds_up_the_first_paint_and_nothing_is_loaded_that_is_not_us
         assert urlsplit(url).path.endswith(f"/{styles.NAME}") and size < HOLDS_UP, name
         assert [url for url, _, _ in seen["resources"] if NOT_LOADED.search(url)] == [], name
         assert [url for url, _, _ in seen["resources"] if url.endswith(".woff2")] == [], name
-        assert seen["face"] == [True] * 3, name
+        assert seen["face"] == [True, True], name
 
 
 @needs_chromium

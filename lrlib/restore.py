@@ -3,8 +3,9 @@
 import contextlib
 import copy
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from types import CellType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,7 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer, data) -> Iterat
 
     That is of the model its weights, buffers (also rebound ones), gradients, training modes and requires_grad; of the
     optimizer its state and groups; the random generators of Python and NumPy, and those that are attributes of a data
-    loader, its samplers, its data set and their functions, or in a list there. What a dict, a `functools.partial` or
-    the variables around a function hold is not searched.
+    loader, its samplers, its data set and their functions, or in a list there.
 
     Args:
         model, optimizer: that are trained.
@@ -83,5 +83,11 @@ def _generators(data) -> Iterator[tuple[Callable, Any]]:
             yield partial(setattr, value.bit_generator, "state"), value.bit_generator.state
         elif isinstance(value, list | tuple):
             following.extend(value if value and (isinstance(value[0], kinds) or callable(value[0])) else [])
+        elif isinstance(value, Mapping):
+            following.extend(value.values())
         elif value is data or isinstance(value, kinds) or callable(value):
             following.extend([getattr(value, "__self__", None), *getattr(value, "__dict__", {}).values()])
+            if isinstance(value, partial):
+                following.extend([value.func, *value.args, *value.keywords.values()])
+            if isinstance(value, FunctionType):
+                following.extend(cell.cell_contents for cell in value.__closure__ or () if cell != CellType())

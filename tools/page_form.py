@@ -79,7 +79,7 @@ def line_plot(picture: Image.Image) -> bool:
     white = sum(darkest.histogram()[WHITISH:]) / area
     if not BARS <= white < MOSTLY:
         return white >= MOSTLY
-    commonest = sorted((count for count, _ in picture.getcolors(area)), reverse=True)[:INKS]
+    commonest = sorted((count for count, _ in picture.getcolors(area) or []), reverse=True)[:INKS]
     return sum(commonest) >= FLAT * area
 
 

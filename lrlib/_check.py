@@ -4,6 +4,10 @@ import math
 from collections.abc import Callable, Collection
 from numbers import Integral, Real
 
+import torch
+from torch import nn
+from torch.nn import functional as F
+
 FLOATS = 2**1023  # up to it an integer has a float
 
 
@@ -80,3 +84,15 @@ def increasing(name: str, values, minimum: int) -> list[int]:
 def choice(name: str, value, options: Collection):
     _require(value in options, name, value, "one of " + ", ".join(map(repr, options)))
     return value
+
+
+def loss_of_logits(name: str, loss: Callable, outputs: torch.Tensor, y: torch.Tensor, several: bool) -> None:
+    """A loss gives a scalar for logits; of several batches a mean, so that it does not matter how they are cut."""
+    _require(loss is not F.binary_cross_entropy and not isinstance(loss, nn.BCELoss), name, loss, "one of logits")
+    whole = loss(outputs[:32], y[:32])
+    _require(whole.numel() == 1, name, loss, f"a scalar, and is of shape {tuple(whole.shape)}")
+    if several and len(y) > 1:
+        halves = [loss(z, t) * len(t) for z, t in zip(outputs[:32].chunk(2), y[:32].chunk(2), strict=True)]
+        mean = sum(halves) / len(y[:32])
+        fits = torch.isclose(whole, mean, rtol=1e-2, atol=1e-4) | ~torch.isfinite(whole + mean)
+        _require(bool(fits), name, loss, "a mean over the examples, or be given them in one batch")

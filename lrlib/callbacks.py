@@ -34,14 +34,13 @@ def evaluate(
 
     The accuracy is that of the largest of C >= 2 outputs, where y are whole numbers in [0, C), one an example, or of
     the sign of a single output, where y are 0 and 1; it is NaN for anything else. A single output must be a logit: the
-    sign of a probability names 1 always, and nothing tells the two apart. Outputs in half precision are taken to
-    float32.
+    sign of a probability names 1 always. Outputs in half precision are taken to float32.
 
     Args:
         model: maps x of shape (N, ...) to outputs (N, ...), such as logits (N, classes); or a :class:`Stack` of them.
         x, y: inputs and targets, shape (N, ...) and (N, ...), N >= 1.
         loss: returns a scalar, a mean over the examples it is given. One with class weights is none: its value for
-            several batches depends on how they are cut, so give it one.
+            several batches depends on how they are cut, so give it one batch.
         batch_size: examples per forward pass, >= 1.
 
     Returns:
@@ -49,8 +48,8 @@ def evaluate(
 
     Raises:
         TypeError: x or y is no tensor.
-        ValueError: x is empty, x and y differ in length, or there are several batches for a BatchNorm layer without
-            running statistics.
+        ValueError: x is empty, x and y differ in length, there are several batches for a BatchNorm layer without
+            running statistics or a loss that is no mean over the examples, or the loss is no scalar, or BCELoss.
 
     Example:
         >>> x, y = torch.eye(3), torch.arange(3)
@@ -67,9 +66,11 @@ def evaluate(
         for xs, ys in zip(x.split(batch_size), y.split(batch_size), strict=True):
             if isinstance(model, Stack):
                 outputs = wide(model(xs[None]))
+                _check.loss_of_logits("loss", loss, outputs[0], ys, len(x) > batch_size)
                 values = model.loss_of(outputs, ys[None], loss)
             else:
                 outputs = wide(model(xs))[None]
+                _check.loss_of_logits("loss", loss, outputs[0], ys, len(x) > batch_size)
                 values = loss(outputs[0], ys).reshape(1)
             totals[0] += values.double() * len(xs)
             totals[1] += _right(outputs, ys)

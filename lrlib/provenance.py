@@ -69,7 +69,8 @@ def library_hash(source: str, root: Path) -> str:
     """sha256 over all functions, classes and constants of lrlib that `source` reaches by name, directly or not.
 
     Docstrings, comments, layout and the texts of errors do not count, nor does what is defined beside them and not
-    used, nor a module whose name begins with an underscore (it checks arguments, or helps another package to load).
+    used, nor a module whose name begins with an underscore (it checks arguments, or helps another package to load),
+    nor a call of `_check` whose value is not used: what only refuses cannot change a result that is there.
 
     Args:
         source: code that imports lrlib.
@@ -98,7 +99,7 @@ def library_hash(source: str, root: Path) -> str:
 @functools.cache
 def _parse(source: str) -> tuple[dict[str, list[ast.stmt]], dict[str, str]]:
     """The statements that define each name of a module, and the full names of what it imports."""
-    tree = ast.parse(source)
+    tree = _Unchecked().visit(ast.parse(source))
     definitions: dict[str, list[ast.stmt]] = defaultdict(list)
     imports: dict[str, str] = {}
     for statement in tree.body:
@@ -114,6 +115,13 @@ def _parse(source: str) -> tuple[dict[str, list[ast.stmt]], dict[str, str]]:
         elif isinstance(node, ast.Import):
             imports |= {alias.asname or alias.name: alias.name for alias in node.names}
     return dict(definitions), imports
+
+
+class _Unchecked(ast.NodeTransformer):
+    """Drops the calls of `_check` whose value is not used."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        return None if ast.unparse(node).startswith("_check.") else node
 
 
 def _names(nodes: Iterable[ast.AST], known: Mapping[str, str]) -> Iterator[str]:

@@ -72,6 +72,33 @@ def test_accuracy_is_right_for_one_output_and_absent_for_numbers():
     assert math.isnan(lrlib.evaluate(one, x, x, F.mse_loss)[1])
 
 
+WEIGHTS = torch.tensor([1.0, 5.0, 1.0])
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize(
+    "loss, named",
+    [
+        (F.binary_cross_entropy, "one of logits"),
+        (nn.BCELoss(), "one of logits"),
+        (nn.CrossEntropyLoss(reduction="none"), r"a scalar, and is of shape \(4,\)"),
+        (lambda z, y: F.cross_entropy(z, y, reduction="sum"), "a mean over the examples"),
+        (nn.CrossEntropyLoss(WEIGHTS), "a mean over the examples"),
+        (lambda z, y: F.cross_entropy(z, y, weight=WEIGHTS), "a mean over the examples"),
+    ],
+)
+def test_a_loss_whose_value_would_mean_something_else_is_refused(loss, named, stacked):
+    model = lrlib.Stack([nn.Linear(3, 3)]) if stacked else nn.Linear(3, 3)
+    with pytest.raises(ValueError, match=f"loss=.*: must be {named}"):
+        lrlib.evaluate(model, torch.randn(10, 3), torch.tensor([0, 1, 2, 1, 0] * 2), loss, batch_size=4)
+
+
+def test_class_weights_are_right_in_one_batch():
+    model, x, y = nn.Linear(3, 3), torch.randn(10, 3), torch.tensor([0, 1, 2, 1, 0] * 2)
+    found = lrlib.evaluate(model, x, y, nn.CrossEntropyLoss(WEIGHTS))[0]
+    assert found == pytest.approx(F.cross_entropy(model(x), y, WEIGHTS).item(), rel=1e-6)
+
+
 # ------------------------------------------------------------------------------------------------ averages, ratios
 
 

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import math
 import random
+from functools import partial
 
 import numpy as np
 import pytest
@@ -405,6 +406,21 @@ class Collate:
         return x + 0.1 * torch.randn(x.shape, generator=self.generator, dtype=x.dtype), y
 
 
+def jittered(rows, generator):
+    return Collate(generator)(rows)
+
+
+class Keyed(Drawn):
+    """Noise from a generator that it keeps under a name."""
+
+    def __init__(self, generator):
+        self.generators = {"noise": generator}
+
+    @property
+    def generator(self):
+        return self.generators["noise"]
+
+
 class Batches:
     """An iterable that is no loader."""
 
@@ -426,6 +442,13 @@ LOADERS = {
     "data sets in a row": (torch.Generator, lambda g: tools.DataLoader(tools.ConcatDataset([Drawn(g)] * 2), 64)),
     "what collates": (
         torch.Generator, lambda g: tools.DataLoader(tools.TensorDataset(X, Y), 64, collate_fn=Collate(g))),
+    "what collates, in part": (
+        torch.Generator,
+        lambda g: tools.DataLoader(tools.TensorDataset(X, Y), 64, collate_fn=partial(jittered, generator=g))),
+    "around what collates": (
+        torch.Generator,
+        lambda g: tools.DataLoader(tools.TensorDataset(X, Y), 64, collate_fn=lambda rows: jittered(rows, g))),
+    "under a name": (torch.Generator, lambda g: tools.DataLoader(Keyed(g), 64)),
     "no loader": (torch.Generator, Batches),
 }  # fmt: skip
 

@@ -73,6 +73,7 @@ def test_what_is_used_directly_or_through_others_counts(tmp_path, module, old, n
         ("training", "must be >= 0", "must be at least 0"),
         ("late", "OTHER = 3", "OTHER = 4"),
         ("_check", "return s", "return s + 0"),
+        ("tools", "def helper(s): return", "def helper(s):\n    _check.fine(s)\n    return"),
         ("__init__", "training import *", "training import train, unused"),
         ("__init__", "from lrlib.shapes", "from lrlib.late"),
     ],

@@ -529,10 +529,11 @@ def test_a_path_of_a_tied_weight_has_one_control_point_for_it(make, names, kind)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_statistics_are_means_of_many_batches_in_any_precision(dtype):
+@pytest.mark.parametrize("batches", [3, 1000])
+def test_statistics_are_means_of_few_and_of_many_batches_in_any_precision(dtype, batches):
     norm = nn.BatchNorm1d(1).to(dtype)
-    x = torch.cat([torch.full((1000, 1), 1.0), torch.full((1000, 1), 2.0)])
-    lrlib.refresh_batchnorm(norm, (x + torch.tensor([0.25, -0.25]).repeat(1000)[:, None]).to(dtype), 2)
+    x = torch.linspace(1.0, 2.0, batches).repeat_interleave(2) + torch.tensor([0.25, -0.25]).repeat(batches)
+    lrlib.refresh_batchnorm(norm, x[:, None].to(dtype), 2)
     assert norm.running_mean.item() == pytest.approx(1.5, rel=1e-2)
     assert norm.running_var.item() == pytest.approx(0.125, rel=1e-2) and norm.running_mean.dtype == dtype
 

@@ -5,8 +5,6 @@ from collections.abc import Callable, Collection
 from numbers import Integral, Real
 
 import torch
-from torch import nn
-from torch.nn import functional as F
 
 FLOATS = 2**1023  # up to it an integer has a float
 
@@ -86,9 +84,20 @@ def choice(name: str, value, options: Collection):
     return value
 
 
+def _takes_probabilities(loss: Callable, output: torch.Tensor, y: torch.Tensor) -> bool:
+    """Whether an output that may be a probability is refused by the loss where it is none."""
+    if output.numel() != 1 or not 0 <= output.item() <= 1:
+        return False
+    try:
+        loss(torch.full_like(output, 2.0, device="cpu"), y.cpu())
+    except RuntimeError as error:
+        return "between 0 and 1" in str(error)
+    return False
+
+
 def loss_of_logits(name: str, loss: Callable, outputs: torch.Tensor, y: torch.Tensor, several: bool) -> None:
     """A loss gives a scalar for logits; of several batches a mean, so that it does not matter how they are cut."""
-    _require(loss is not F.binary_cross_entropy and not isinstance(loss, nn.BCELoss), name, loss, "one of logits")
+    _require(not _takes_probabilities(loss, outputs[:1], y[:1]), name, loss, "one of logits, not of probabilities")
     whole = loss(outputs[:32], y[:32])
     _require(whole.numel() == 1, name, loss, f"a scalar, and is of shape {tuple(whole.shape)}")
     if several and len(y) > 1:

@@ -49,7 +49,8 @@ def evaluate(
     Raises:
         TypeError: x or y is no tensor.
         ValueError: x is empty, x and y differ in length, there are several batches for a BatchNorm layer without
-            running statistics or a loss that is no mean over the examples, or the loss is no scalar, or BCELoss.
+            running statistics or a loss that is no mean over the examples, or the loss is no scalar or one of
+            probabilities.
 
     Example:
         >>> x, y = torch.eye(3), torch.arange(3)

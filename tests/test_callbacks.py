@@ -79,8 +79,6 @@ WEIGHTS = torch.tensor([1.0, 5.0, 1.0])
 @pytest.mark.parametrize(
     "loss, named",
     [
-        (F.binary_cross_entropy, "one of logits"),
-        (nn.BCELoss(), "one of logits"),
         (nn.CrossEntropyLoss(reduction="none"), r"a scalar, and is of shape \(4,\)"),
         (lambda z, y: F.cross_entropy(z, y, reduction="sum"), "a mean over the examples"),
         (nn.CrossEntropyLoss(WEIGHTS), "a mean over the examples"),
@@ -91,6 +89,17 @@ def test_a_loss_whose_value_would_mean_something_else_is_refused(loss, named, st
     model = lrlib.Stack([nn.Linear(3, 3)]) if stacked else nn.Linear(3, 3)
     with pytest.raises(ValueError, match=f"loss=.*: must be {named}"):
         lrlib.evaluate(model, torch.randn(10, 3), torch.tensor([0, 1, 2, 1, 0] * 2), loss, batch_size=4)
+
+
+@pytest.mark.parametrize("loss", [F.binary_cross_entropy, nn.BCELoss()], ids=["function", "module"])
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_loss_of_probabilities_is_refused_however_it_is_wrapped(loss, stacked):
+    model = nn.Sequential(nn.Linear(3, 1), nn.Sigmoid())
+    x, y = torch.randn(10, 3), torch.tensor([0, 1] * 5)
+    with pytest.raises(ValueError, match="loss=.*: must be one of logits"):
+        lrlib.evaluate(lrlib.Stack([model]) if stacked else model, x, y, lambda z, t: loss(z[:, 0], t.float()))
+    logits = lrlib.evaluate(model, x, y, lambda z, t: F.binary_cross_entropy_with_logits(z[:, 0], t.float()))
+    assert math.isfinite(logits[0])
 
 
 def test_class_weights_are_right_in_one_batch():

@@ -188,6 +188,10 @@ def test_every_choice_gives_its_row_of_the_table(page, advice):
         assert told["row"]["id"] == f"{choice['task']}-{choice['optimizer']}"
         assert told["rate"] == pytest.approx(rate, rel=0.05)
         assert told["range"][0] <= told["rate"] <= told["range"][1]
+        search = entry.get("search", row_of(choice["task"], choice["optimizer"])["search"])
+        if "factor" in search:
+            low = rate if search.get("upwards") else rate / search["factor"]
+            assert told["range"] == pytest.approx([low, rate * search["factor"]], rel=0.05)
         assert told["sure"] == ("measured" if "claim" in entry else "practice" if "by" in entry else "guess")
         assert 1 <= told["warmup"] < choice["steps"] / 5
     assert page.locator("[id^='row-']").count() == len(DATA["rows"])

@@ -82,6 +82,7 @@ def facts(whole: dict) -> Iterator[dict]:
     """Everything in the data that has a source."""
     for row in whole["rows"]:
         yield from row["start"]
+        yield from (entry["search"] for entry in row["start"] if "search" in entry)
         yield from (row[name] for name in ("search", "schedule", "warmup", *CHANGES) if name in row)
         if isinstance(row.get("note"), dict):
             yield row["note"]
@@ -148,28 +149,40 @@ def size(number: float) -> str:
     return f"{number / 1e9:g} B" if number >= 1e9 else f"{number / 1e6:g} M"
 
 
+def sizes(row: dict, k: int) -> str:
+    """For which sizes the k-th rate of a row is; nothing where there is one alone."""
+    if len(row["start"]) == 1:
+        return ""
+    entry = row["start"][k]
+    return f"from {size(entry['above'])}" if "above" in entry else f"under {size(row['start'][1]['above'])}"
+
+
+def span(search: dict) -> str:
+    """What to search, in Markdown: from one rate to another, or by factors of the start."""
+    if "range" in search:
+        return " to ".join(f'<span class="lr-rate">{short(rate)}</span>' for rate in search["range"])
+    return f"{'start' if search.get('upwards') else '÷ ' + str(search['factor'])} to × {search['factor']}"
+
+
 def cells(whole: dict, row: dict) -> Iterator[tuple[str, str, str]]:
     """For each column a key, what the cell says, and its source, both in Markdown."""
     lines = []
     for k, entry in enumerate(row["start"]):
-        label = ""
-        if len(row["start"]) > 1:
-            label = f"from {size(entry['above'])}" if "above" in entry else f"under {size(row['start'][1]['above'])}"
         again = k + 1 < len(row["start"]) and row["start"][k + 1].get("by", "") == entry.get("by")
         mark = "" if again else f'<span class="lr-source" id="from-{row["id"]}-start-{k}">{source(entry)}</span>'
-        lines.append(f"**{short(entry['rate'])}** {label} {mark}".replace("  ", " ").strip())
+        lines.append(f"**{short(entry['rate'])}** {sizes(row, k)} {mark}".replace("  ", " ").strip())
     if "note" in row:
         note = row["note"]
         text = note if isinstance(note, str) else f"{note['value']} {source(note)}"
         lines.append(f'<span class="lr-source" id="from-{row["id"]}-note">{text}</span>')
     yield "start", "<br>".join(lines), ""
-    search = row["search"]
-    span = (
-        " to ".join(f'<span class="lr-rate">{short(rate)}</span>' for rate in search["range"])
-        if "range" in search
-        else f"{'start' if search.get('upwards') else '÷ ' + str(search['factor'])} to × {search['factor']}"
+    own = (
+        f"{span(entry['search'])} {sizes(row, k)} "
+        f'<span class="lr-source" id="from-{row["id"]}-search-{k}">{source(entry["search"])}</span><br>'
+        for k, entry in enumerate(row["start"])
+        if "search" in entry
     )
-    yield "search", span, source(search)
+    yield "search", "".join(own) + span(row["search"]), source(row["search"])
     yield "schedule", SCHEDULES[row["schedule"]["value"]], source(row["schedule"])
     most = f", at most {row['warmup']['most']:,} steps" if "most" in row["warmup"] else ""
     yield "warmup", f"{100 * row['warmup']['share']:g}%{most}", source(row["warmup"])

@@ -28,7 +28,7 @@ Its data stand in the page, made by tools/choose.py; sources and notes are those
     const length = exponent ? (batch * steps) / entry.seen : 1; // in examples or tokens
     const scale = (data.optimizers[optimizer].batch === "linear" ? scaled : Math.sqrt(scaled)) *
       Math.min(Math.max(length, 1 / LONGEST), LONGEST) ** -exponent;
-    const { range, factor, upwards } = found.search;
+    const { range, factor, upwards } = entry.search || found.search;
     const ends = range || [upwards ? entry.rate : entry.rate / factor, entry.rate * factor];
     const { share, most = Infinity } = found.warmup;
     const rest = found.rest === "adamw" ? row(task, "adamw").start.find((_, n) => n === at(row(task, "adamw"), size)).rate : found.rest;
@@ -225,7 +225,7 @@ scheduler = ${form}LRScheduler(
       ];
       const parts = [
         ["How sure", [SURE[a.sure], " ", ...from(a.row, "start", a.k), ...grown, ...lengthened(a)]],
-        ["Range", [`${low} to ${high} `, ...from(a.row, "search")]],
+        ["Range", [`${low} to ${high} `, ...from(a.row, a.entry.search ? `search-${a.k}` : "search")]],
         ["Schedule", [`${a.row.schedule.value} to zero `, ...from(a.row, "schedule")]],
         ["Warm-up", [`${a.warmup.toLocaleString("en")} of ${a.steps.toLocaleString("en")} updates `, ...from(a.row, "warmup")]],
         ["Batch × k", from(a.row, "batch-all")], ["Width × k", from(a.row, "width-all")], ["Length × k", from(a.row, "length-all")],

@@ -47,6 +47,7 @@ def test_pages_get_one_link_and_the_sheet_has_all_in_order(tmp_path):
     )
     assert "url(fonts/face.woff2)" in css and "data:image" in css
     assert [page.count("<link") for page in done.values()] == [1, 1]
+    assert [page.count(styles.DECODE) for page in done.values()] == [1, 1]
     assert f'href="./_static/{styles.NAME}?v=' in done[tmp_path / "x.html"]
     assert f'href="../_static/{styles.NAME}?v=' in done[tmp_path / "b" / "y.html"]
     assert styles.united(done, [], tmp_path) == done

@@ -692,9 +692,7 @@ def test_the_edge_shows_the_network_as_well(page):
 def test_the_strip_sets_the_rate_and_the_button_the_best_one(page):
     explorer = page.locator("[data-explorer=quadratic]")
     strip = explorer.locator("svg").last
-    strip.scroll_into_view_if_needed()
-    box = strip.bounding_box()
-    page.mouse.click(box["x"] + 0.93 * box["width"], box["y"] + 20)
+    strip.click(position={"x": 0.93 * strip.bounding_box()["width"], "y": 20})  # waits until nothing moves
     assert "diverges" in explorer.locator(".lr-readout").text_content()
     explorer.get_by_role("button", name="Best constant rate").click()
     assert "converges" in explorer.locator(".lr-readout").text_content()

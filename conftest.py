@@ -46,6 +46,7 @@ OF_THE_BOOK = (
     "test_weight",
 )
 SECONDS = "lrlib/seconds"
+LONG = {"tests/test_full_scale.py": 400.0}  # seconds, about, where no run has told yet; a notebook 60
 _seconds: dict[str, float] = defaultdict(float)
 
 
@@ -73,7 +74,7 @@ def pytest_collection_modifyitems(config, items):
 
     def key(item):
         file = _file(item.nodeid)
-        return -known.get(file, 60.0 if file.endswith(".ipynb") else 0.0), file
+        return -known.get(file, LONG.get(file, 60.0 if file.endswith(".ipynb") else 0.0)), file
 
     items.sort(key=key)  # stable: the order inside a file stays
 

@@ -278,7 +278,7 @@ def range_test(
     its lowest value by `stop_factor` times the initial loss. Afterwards, also after an exception or an interrupt,
     everything is as it was: weights, buffers, gradients, training modes and requires_grad of the model; state and
     groups of the optimizer; the random generators of torch, NumPy and Python, and those that are attributes of a data
-    loader, its samplers, its data set and their functions; not those in a dict, a partial function or a closure.
+    loader, its samplers, its data set and their functions, also in a list, a dict, a partial function or a closure.
 
     Mixed precision is the model's own affair, as with :func:`lrlib.in_bfloat16`; float16, which needs its losses
     scaled, is not supported.

@@ -67,11 +67,11 @@ def evaluate(
         for xs, ys in zip(x.split(batch_size), y.split(batch_size), strict=True):
             if isinstance(model, Stack):
                 outputs = wide(model(xs[None]))
-                _check.loss_of_logits("loss", loss, outputs[0], ys, len(x) > batch_size)
+                _check.loss_of_logits("loss", loss, outputs[0], y, ys)
                 values = model.loss_of(outputs, ys[None], loss)
             else:
                 outputs = wide(model(xs))[None]
-                _check.loss_of_logits("loss", loss, outputs[0], ys, len(x) > batch_size)
+                _check.loss_of_logits("loss", loss, outputs[0], y, ys)
                 values = loss(outputs[0], ys).reshape(1)
             totals[0] += values.double() * len(xs)
             totals[1] += _right(outputs, ys)

@@ -92,13 +92,9 @@ def first_lines(cell) -> str:
     return "\n".join("    " + line for line in cell.source.strip().splitlines()[:3])
 
 
-def execute(path: Path) -> tuple[bool, float]:
-    """Run one chapter and store it: whether the file changed, and the seconds it took."""
-    start = time.perf_counter()
-    before = path.read_bytes()
-    notebook = nbformat.reads(before.decode("utf-8"), as_version=4)
-    notebook.nbformat, notebook.nbformat_minor = 4, 5
-    client = NotebookClient(
+def client(notebook, path: Path) -> NotebookClient:
+    """What executes a notebook in the folder of `path`, and stops at the first error."""
+    return NotebookClient(
         notebook,
         timeout=CELL_TIMEOUT,
         kernel_name="python3",
@@ -107,8 +103,16 @@ def execute(path: Path) -> tuple[bool, float]:
         store_widget_state=False,
         resources={"metadata": {"path": str(path.parent)}},
     )
+
+
+def execute(path: Path) -> tuple[bool, float]:
+    """Run one chapter and store it: whether the file changed, and the seconds it took."""
+    start = time.perf_counter()
+    before = path.read_bytes()
+    notebook = nbformat.reads(before.decode("utf-8"), as_version=4)
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
     try:
-        client.execute()
+        client(notebook, path).execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         raise ChapterError(COLOURS.sub("", str(error)).strip()) from None
     for number, cell in enumerate(notebook.cells):

@@ -30,6 +30,7 @@ OF_THE_BOOK = (
     "test_explorers",
     "test_found",
     "test_full_scale",
+    "test_margins",
     "test_notebooks",
     "test_opening",
     "test_page",

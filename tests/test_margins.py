@@ -4,7 +4,9 @@ import ast
 
 import margins
 import nbformat
+import numpy as np
 import pytest
+import torch
 
 
 def noted(source, **names):
@@ -25,9 +27,8 @@ def test_a_false_assertion_is_noted_and_the_rest_of_the_cell_runs():
 
 
 def test_of_arrays_the_smallest_margin_counts_and_of_words_none():
-    import numpy as np
-
     assert noted("assert (x > 1).all()", x=np.array([1.5, 3])).margins == {"1, x > 1": 0.5}
+    assert noted("assert (x > 1).all()", x=torch.tensor([1.5, 3], requires_grad=True)).margins == {"1, x > 1": 0.5}
     assert noted("assert 'a' < x == 'b'", x="b").margins == {}
 
 

@@ -103,8 +103,9 @@ def _call(method: str, *arguments: ast.expr) -> ast.Call:
 
 def _margin(smaller: Any, larger: Any) -> float | None:
     """The least of larger - smaller; None where they are no numbers."""
+    sides = (side.detach().cpu() if isinstance(side, torch.Tensor) else side for side in (larger, smaller))
     try:
-        return float((np.asarray(larger, float) - np.asarray(smaller, float)).min())
+        return float(np.subtract(*(np.asarray(side, float) for side in sides)).min())
     except (TypeError, ValueError):
         return None
 

@@ -62,6 +62,16 @@ assert moved < 1
     assert printed.startswith("one: ") and "cell: moved < 1e-07" in printed and "moved < 1\n" not in printed
 
 
+def test_a_notebook_that_fails_is_named_and_the_others_are_reported(tmp_path, capsys):
+    paths = [tmp_path / f"{name}.ipynb" for name in ("broken", "sound")]
+    for path, source in zip(paths, ("1 / 0", "assert 1 < 2"), strict=True):
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), path)
+    assert margins.main(["--draws", "2", *map(str, paths)]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith("broken: FAILED") and "ZeroDivisionError" in printed.err
+    assert printed.out == "sound: 0 to look at\n"
+
+
 @pytest.mark.parametrize("arguments", [["--draws", "1", "a.ipynb"], ["missing.ipynb"]])
 def test_bad_arguments_are_refused(arguments, capsys):
     with pytest.raises(SystemExit):

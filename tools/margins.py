@@ -24,7 +24,7 @@ from typing import Any
 import nbformat
 import numpy as np
 import torch
-from notebooks import client, end_with_parent, set_environment
+from notebooks import ChapterError, end_with_parent, run, set_environment
 
 from lrlib.run import Run
 
@@ -76,8 +76,8 @@ class Watch(ast.NodeTransformer):
         """What the chain of comparisons gives."""
         result: Any = True
         for key, name, left, right in zip(keys, names, values[:-1], values[1:], strict=True):
-            margin = _margin(left, right) if name.startswith("Lt") else _margin(right, left)
-            if margin is not None and name.startswith(("Lt", "Gt")):
+            sides = {"L": (left, right), "G": (right, left)}.get(name[0])
+            if sides and (margin := _margin(*sides)) is not None:
                 self.margins[key] = min(margin, self.margins.get(key, margin))
             result = result and COMPARISONS[name](left, right)
         return result
@@ -121,12 +121,12 @@ def firmness(margins: Sequence[float]) -> float:
 
 
 def shake(draw: int) -> None:
-    """Begin every run of lrlib from now on with noise on its weights, in draws other than 0."""
+    """Begin every run of lrlib from now on with noise on its weights, another in each draw."""
     start = Run.__init__
 
-    def with_noise(run: Run, *arguments: Any, **options: Any) -> None:
-        start(run, *arguments, **options)
-        for weights in (some for some in run.weights if draw and some.dtype == torch.float32):
+    def with_noise(self: Run, *arguments: Any, **options: Any) -> None:
+        start(self, *arguments, **options)
+        for weights in (some for some in self.weights if some.dtype == torch.float32):
             for own in weights:
                 total = hash(own.sum(dtype=torch.float64).item()) % 2**32
                 noise = np.random.default_rng([draw, total]).standard_normal(own.shape)
@@ -135,11 +135,11 @@ def shake(draw: int) -> None:
     Run.__init__ = with_noise  # type: ignore[assignment]
 
 
-def measure(path: Path, draw: int) -> tuple[Path, dict[str, Any]]:
+def measure(path: Path, draw: int) -> dict[str, Any]:
     """Run a notebook once: its false assertions, and the margins of its comparisons.
 
     Raises:
-        RuntimeError: a cell raised an error.
+        ChapterError: a cell raised an error or ran too long, or the kernel died.
     """
     notebook = nbformat.read(path, as_version=4)
     ids = [cell.id for cell in notebook.cells if cell.cell_type == "code"]
@@ -150,7 +150,7 @@ def measure(path: Path, draw: int) -> tuple[Path, dict[str, Any]]:
     last = "import json as _json; print(_json.dumps({'false': _watch.false, 'margins': _watch.margins}))"
     cells = [nbformat.v4.new_code_cell(source) for source in (first, last)]
     notebook.cells = [cells[0], *notebook.cells, cells[1]]
-    client(notebook, path).execute()
+    run(notebook, path)
     found = json.loads("".join(output["text"] for output in cells[1].outputs))
 
     def named(key: str) -> str:
@@ -158,7 +158,7 @@ def measure(path: Path, draw: int) -> tuple[Path, dict[str, Any]]:
         return f"{ids[int(number) - 1]}: {text}"
 
     margins = {named(key): value for key, value in found["margins"].items()}
-    return path, {"false": {named(key) for key in found["false"]}, "margins": margins}
+    return {"false": {named(key) for key in found["false"]}, "margins": margins}
 
 
 def report(draws: Sequence[dict[str, Any]]) -> list[str]:
@@ -186,15 +186,19 @@ def main(arguments: list[str]) -> int:
     if missing := [str(path) for path in options.notebooks if not path.is_file()]:
         parser.error(f"no such notebook: {' '.join(missing)}")
     set_environment()
-    found = defaultdict(list)
-    jobs = [(path.resolve(), draw) for path in options.notebooks for draw in range(1, options.draws + 1)]
-    with ProcessPoolExecutor(min(len(jobs), os.cpu_count() or 1), initializer=end_with_parent) as pool:
-        for path, one in pool.map(measure, *zip(*jobs, strict=True)):
-            found[path].append(one)
-            if len(found[path]) == options.draws:
-                lines = report(found[path])
+    failed, draws = 0, range(1, options.draws + 1)
+    workers = min(len(options.notebooks) * len(draws), os.cpu_count() or 1)
+    with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
+        waiting = {path: [pool.submit(measure, path.resolve(), draw) for draw in draws] for path in options.notebooks}
+        for path, futures in waiting.items():
+            try:
+                lines = report([future.result() for future in futures])
+            except ChapterError as error:
+                failed += 1
+                print(f"{path.stem}: FAILED\n{error}", file=sys.stderr, flush=True)
+            else:
                 print(f"{path.stem}: {len(lines)} to look at", *(f"  {line}" for line in lines), sep="\n", flush=True)
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

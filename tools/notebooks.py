@@ -92,9 +92,13 @@ def first_lines(cell) -> str:
     return "\n".join("    " + line for line in cell.source.strip().splitlines()[:3])
 
 
-def client(notebook, path: Path) -> NotebookClient:
-    """What executes a notebook in the folder of `path`, and stops at the first error."""
-    return NotebookClient(
+def run(notebook, path: Path) -> None:
+    """Execute a notebook in the folder of `path`, up to the first error.
+
+    Raises:
+        ChapterError: a cell raised an error or ran too long, or the kernel died.
+    """
+    client = NotebookClient(
         notebook,
         timeout=CELL_TIMEOUT,
         kernel_name="python3",
@@ -103,6 +107,10 @@ def client(notebook, path: Path) -> NotebookClient:
         store_widget_state=False,
         resources={"metadata": {"path": str(path.parent)}},
     )
+    try:
+        client.execute()
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        raise ChapterError(COLOURS.sub("", str(error)).strip()) from None
 
 
 def execute(path: Path) -> tuple[bool, float]:
@@ -111,10 +119,7 @@ def execute(path: Path) -> tuple[bool, float]:
     before = path.read_bytes()
     notebook = nbformat.reads(before.decode("utf-8"), as_version=4)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
-    try:
-        client(notebook, path).execute()
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        raise ChapterError(COLOURS.sub("", str(error)).strip()) from None
+    run(notebook, path)
     for number, cell in enumerate(notebook.cells):
         for output in cell.get("outputs", ()):
             if output["output_type"] == "error":

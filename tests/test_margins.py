@@ -24,6 +24,7 @@ def test_an_assertion_keeps_its_meaning_and_its_margins_are_noted():
 def test_a_false_assertion_is_noted_and_the_rest_of_the_cell_runs():
     watch = noted("for x in (1, 3):\n    assert x < 2\ndone.append(x)", done=(done := []))
     assert watch.false == ["1, x < 2"] and watch.margins == {"1, x < 2": -1} and done == [3]
+    assert noted("assert 3 < x < 4", x=1.0).false  # in a chain each part counts
 
 
 def test_of_arrays_the_smallest_margin_counts_and_of_words_none():

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import subprocess
+import symtable
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +21,7 @@ try:
 except ImportError:  # on Windows
     resource = None  # type: ignore[assignment]
 
-__all__ = ["device_name", "peak_memory", "versions", "source_hash", "library_hash"]
+__all__ = ["device_name", "peak_memory", "versions", "used_by", "source_hash", "library_hash"]
 
 
 @functools.cache
@@ -58,6 +59,45 @@ def versions(root: Path) -> dict[str, str]:
     except (OSError, subprocess.CalledProcessError):
         commit = os.environ.get("LRLIB_COMMIT", "unknown")
     return {"torch": torch.__version__.partition("+")[0], "date": datetime.date.today().isoformat(), "commit": commit}
+
+
+def used_by(source: str, expression: str) -> str:
+    """The statements of `source` that an expression depends on by name, directly or not, in their order, and itself.
+
+    A statement that gives no name a value, such as ``table["a"] = 1`` or a call, always counts; text does not.
+
+    Example:
+        >>> print(used_by("a = 1\\nb = 2\\ndef f(x): return a + x\\nrows = [f(b) for b in (3, 4)]", "f"))
+        a = 1
+        def f(x):
+            return a + x
+        f
+    """
+    statements = [ast.unparse(node) for node in ast.parse(source).body if not _is_text(node)]
+    gives, uses = zip(*map(_globals, [*statements, expression]), strict=True)
+    used = {k for k, names in enumerate(gives) if not names}
+    known: set[str] = set()
+    while fresh := set().union(*(uses[k] for k in used)) - known:
+        known |= fresh
+        used |= {k for k, names in enumerate(gives) if names & fresh}
+    return "\n".join(text for k, text in enumerate([*statements, expression]) if k in used)
+
+
+def _globals(statement: str) -> tuple[set[str], set[str]]:
+    """The names of a module that a statement gives a value, and those that it uses."""
+    table = symtable.symtable(statement, "a cell", "exec")
+    gives = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
+    uses = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_referenced()}
+    inner = [*table.get_children()]
+    while inner:
+        table = inner.pop()
+        uses |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_global()}
+        inner += table.get_children()
+    return gives, uses
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 def source_hash(source: str) -> str:

@@ -2,8 +2,9 @@
 
 The cells of a chapter tagged `full` form a program that measures on the real data sets. At full scale
 :func:`measure` writes each result to ``data/records/<name>.json`` as soon as it is there, so that an interrupted run
-resumes. A record holds a hash of the tagged cells up to the one that measures it, and one of what they use of lrlib;
-when either changes it is stale.
+resumes. A record holds a hash of what its runs use of the tagged cells up to the one that measures it, and one of
+what that uses of lrlib; when either changes it is stale. Which runs there are is not part of it: a grid can grow or
+shrink, and what was measured stays.
 
 ``python -m lrlib.records`` runs the tagged cells of all chapters, or of those named, at full scale in this process,
 without Jupyter: ``--plan`` says beforehand what that takes, ``--budget`` ends it in time, ``--scale small`` tries all
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from lrlib import runtime
-from lrlib.provenance import device_name, library_hash, peak_memory, source_hash, versions
+from lrlib.provenance import device_name, library_hash, peak_memory, source_hash, used_by, versions
 from lrlib.rehearsal import rehearsing
 from lrlib.spread import spread
 from lrlib.tables import table
@@ -51,8 +52,9 @@ class Record:
         name: of the record, ``<chapter>`` or ``<chapter>-<part>``.
         rows: one dict per run, its settings and its results; what was not finite is None.
         provenance: device, torch, date, commit, seeds, seconds, memory (the peak, in MB), data, cells and library
-            (hashes of the code that made it; an older record has no library and is judged by its cells).
-        complete: whether every run of the grid is there.
+            (hashes of the code that made it; an older record has no library and is judged by its cells), grid (one
+            of the code that says which runs there are).
+        complete: whether every run of the grid as it is now is there.
         stale: whether the code that made it has changed since.
     """
 
@@ -96,14 +98,17 @@ def full_cells(notebook: Path) -> list[str]:
 
 
 def _code(name: str) -> dict[str, str]:
-    """Hashes of the cells that make a record, and of what they use of lrlib; none without the chapter."""
+    """Hashes of what a record's runs use of the cells and of lrlib, and of its grid; none without the chapter."""
     chapter = ROOT / "book" / f"{name.partition('-')[0]}.ipynb"
     if not chapter.is_file():
         return {}
     cells = full_cells(chapter)
-    last = next((k for k, cell in enumerate(cells) if name in record_names([cell])), len(cells))
-    source = "\n".join(cell.rstrip() for cell in cells[: last + 1])  # what runs later cannot change it
-    return {"cells": source_hash(source), "library": library_hash(source, ROOT)}
+    last = next((k for k, cell in enumerate(cells) if name in _measured([cell])), None)
+    if last is None:
+        return {}
+    source = "\n".join(cells[: last + 1])  # what runs later cannot change it
+    grid, run = (used_by(source, argument) for argument in _measured([source])[name])
+    return {"cells": source_hash(run), "library": library_hash(run, ROOT), "grid": source_hash(grid)}
 
 
 def load_record(name: str) -> Record:
@@ -165,13 +170,17 @@ def _read(path: Path) -> Record:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         rows, provenance, complete = stored["rows"], stored["provenance"], stored["complete"]
-        stale = any(provenance.get(part, value) != value for part, value in _code(path.stem).items())
-        return Record(path.stem, rows, provenance, complete, stale)
+        code = _code(path.stem)
+        same_grid = provenance.get("grid") == code.pop("grid", None)
+        stale = any(provenance.get(part, value) != value for part, value in code.items())
+        return Record(path.stem, rows, provenance, complete and same_grid, stale)
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: is not a record ({error!r}); delete it or restore it") from error
 
 
-def measure(name: str, grid: Sequence[Mapping], run: Callable[..., Mapping], data: Sequence = ()) -> list[dict]:
+def measure(
+    name: str, grid: Sequence[Mapping], run: Callable[..., Mapping], data: Sequence = (), seeds: Sequence[int] = ()
+) -> list[dict]:
     """One row per point of a grid: the point and what `run` measured there.
 
     At tour and small scale the runs are made and returned. At full scale the record `name` is written after every run,
@@ -185,6 +194,7 @@ def measure(name: str, grid: Sequence[Mapping], run: Callable[..., Mapping], dat
         run: called as ``run(**point)``, returns numbers, strings, arrays or lists of them by name; a `seed` or a list
             of `seeds` among them is noted in the provenance, as one of the point is.
         data: the data sets used; their names and checksums go into the provenance.
+        seeds: those that every run uses and neither its point nor its result names, for the provenance.
 
     Raises:
         ValueError: the grid is empty or holds a point twice.
@@ -203,20 +213,30 @@ def measure(name: str, grid: Sequence[Mapping], run: Callable[..., Mapping], dat
     old = load_record(name)
     if old.stale or FORCE in os.environ:
         old = Record(name, [])
-    done = {_key({k: row[k] for k in points[0]}): row for row in old.rows}
+    done = {_key({k: row.get(k) for k in points[0]}): row for row in old.rows}
     missing = {key: point for key, point in zip(keys, points, strict=True) if key not in done}
     if _plan is not None:
         done |= _rehearsed(name, missing, run)
     else:
-        _make(name, keys, missing, run, old, done, data)
+        _make(name, keys, missing, run, old, done, data, seeds)
     return [done[key] for key in keys]
 
 
-def _make(name: str, keys: list[str], missing: dict[str, dict], run: Callable, old: Record, done: dict, data) -> None:
+def _make(
+    name: str, keys: list[str], missing: dict[str, dict], run: Callable, old: Record, done: dict, data, seeds
+) -> None:
     """Add to `done` what is missing, run by run, and write the record each time."""
-    took, seconds, memory = 0.0, old.provenance.get("seconds", 0.0), old.provenance.get("memory")
+    code, took = _code(name), 0.0
+    seconds, memory = old.provenance.get("seconds", 0.0), old.provenance.get("memory")
     devices = set(old.provenance["device"].split(", ")) if old else set()
-    origin = versions(ROOT) | {"data": {dataset.name: dataset.sha256 for dataset in data}} | _code(name)
+    origin = versions(ROOT) | {"data": {dataset.name: dataset.sha256 for dataset in data}} | code
+
+    def keep(provenance: dict) -> None:
+        rows = [done[k] for k in keys if k in done]
+        named = {"seeds": sorted({*seeds, *_seeds(rows)})}
+        if (provenance | named, len(rows)) != (old.provenance, len(old.rows)):
+            _write(name, rows, provenance | named, complete=len(rows) == len(keys))
+
     finished = spread(functools.partial(_one_run, run, "full"), list(missing.values()))
     for key in missing:
         if time.monotonic() + took > _deadline:
@@ -224,10 +244,12 @@ def _make(name: str, keys: list[str], missing: dict[str, dict], run: Callable, o
         done[key], took, device, peak = next(finished)
         seconds, memory = seconds + took, max(filter(None, (memory, peak)), default=None)
         devices.add(device)
-        rows = [done[k] for k in keys if k in done]
-        so_far = {"device": ", ".join(sorted(devices)), "seeds": _seeds(rows), "seconds": round(seconds, 1)}
-        _write(name, rows, origin | so_far | {"memory": memory}, complete=len(rows) == len(keys))
-        print(f"{name}: {len(rows)}/{len(keys)} {key} ({seconds:.0f} s)", file=sys.stderr, flush=True)
+        keep(origin | {"device": ", ".join(sorted(devices)), "seconds": round(seconds, 1), "memory": memory})
+        print(
+            f"{name}: {sum(k in done for k in keys)}/{len(keys)} {key} ({seconds:.0f} s)", file=sys.stderr, flush=True
+        )
+    if not missing:  # but the grid may have shrunk
+        keep(old.provenance | ({"grid": code["grid"]} if code else {}))
 
 
 def _one_run(run: Callable[..., Mapping], scale: str, point: dict) -> tuple[dict, float, str, int | None]:
@@ -286,8 +308,14 @@ def _write(name: str, rows: list[dict], provenance: dict, complete: bool) -> Non
 
 def record_names(sources: Sequence[str]) -> list[str]:
     """The names of the records that cells make: the first arguments of their calls of `measure`."""
+    return list(_measured(sources))
+
+
+def _measured(sources: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Of each record that cells make, the expressions of its grid and of its run."""
     calls = (node for node in ast.walk(ast.parse("\n".join(sources))) if isinstance(node, ast.Call))
-    return [ast.literal_eval(call.args[0]) for call in calls if ast.unparse(call.func).endswith("measure")]
+    arguments = (call.args for call in calls if ast.unparse(call.func).endswith("measure"))
+    return {ast.literal_eval(name): (ast.unparse(grid), ast.unparse(run)) for name, grid, run, *_ in arguments}
 
 
 def run_notebook(notebook: Path) -> str:
@@ -313,7 +341,7 @@ def merge(folder: Path) -> list[str]:
     lines = []
     for path in sorted(folder.glob("*.json")):
         found, mine, code = _read(path), load_record(path.stem), _code(path.stem)
-        if not code or any(found.provenance.get(part) != value for part, value in code.items()):
+        if not code or any(found.provenance.get(part) != code[part] for part in ("cells", "library")):
             lines.append(f"{path.stem}: left, as other code made it")
         elif not mine.stale and len(found.rows) <= len(mine.rows):
             lines.append(f"{path.stem}: left, as it has no more rows than the one here")

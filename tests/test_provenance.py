@@ -90,6 +90,45 @@ def test_of_the_code_what_it_reaches_counts_and_not_how_it_is_written(tmp_path):
     assert digest(tmp_path) != digest(tmp_path, code=CODE.replace("tools.helper(S)", "1"))
 
 
+PROGRAMME = """'About.'
+import math as m, os.path
+from lrlib import net
+
+SIZES = {"a": 1}
+SIZES["b"] = 2
+for width in SIZES:
+    LAST = width
+factor = [k * m.pi for k in range(3)]
+
+
+def make(k):
+    return net(LAST, k)
+
+
+class Own(net):
+    size = factor
+
+
+rows = [make(k) for k in range(4)]
+"""
+
+
+@pytest.mark.parametrize(
+    "expression, there, not_there",
+    [
+        ("make", ["net", "LAST = width", "SIZES['b'] = 2", "def make"], ["import math", "factor", "rows", "class"]),
+        ("lambda: Own().size", ["m.pi", "import math as m", "class Own", "lambda: Own"], ["def make", "LAST", "rows"]),
+        ("1 + 1", ["SIZES = {'a': 1}", "SIZES['b'] = 2"], ["About", "import", "LAST", "factor", "rows"]),
+        ("k", ["SIZES", "k"], ["factor", "rows", "make"]),
+        ("os.path.sep", ["import math as m, os.path"], ["net"]),
+    ],
+)
+def test_a_programme_is_cut_to_what_an_expression_uses(expression, there, not_there):
+    cut = provenance.used_by(PROGRAMME, expression)
+    assert all(part in cut for part in there) and not any(part in cut for part in not_there), cut
+    assert cut.endswith(expression)
+
+
 @pytest.mark.parametrize(
     "same", ["a =  1\nb = f(a, 2)", "a = 1  # one\n\nb = f(\n    a,\n    2,\n)\n", "'About.'\na = 1\nb = (f(a, 2))"]
 )

@@ -83,7 +83,7 @@ def test_the_tagged_cells_alone_make_the_record_with_its_provenance(root):
     assert record.rows == [{"seed": s, "power": 2, "value": float(s * s)} for s in range(3)]
     assert record.provenance["seeds"] == [0, 1, 2]
     assert set(record.provenance) == {
-        "device", "torch", "date", "commit", "seeds", "seconds", "memory", "data", "cells", "library",
+        "device", "torch", "date", "commit", "seeds", "seconds", "memory", "data", "cells", "library", "grid",
     }  # fmt: skip
     assert record.provenance["memory"] > 100  # MB, of a process that has loaded torch
     assert line == record.label and f"demo: 3 runs of seeds 0 to 2 on {record.provenance['device']}, torch" in line
@@ -150,7 +150,7 @@ def write_library(root, **changed):
 
 
 def test_a_change_in_what_the_cells_use_of_lrlib_makes_the_record_stale(root):
-    write(root, CELL + "\nmake = lambda: lrlib.net()\n")
+    write(root, CELL.replace("CALLS = []", "CALLS, make = [], lambda: lrlib.net()"))
     write_library(root)
     run(root)
     path = root / "data" / "records" / "demo.json"
@@ -177,6 +177,35 @@ def test_of_several_records_of_a_chapter_only_those_from_the_changed_cell_on_bec
     assert write_both(CELL, later.replace("** power", "+ power")) == [False, True]
     assert write_both(CELL.replace("** power", "+ power"), later) == [True, True]
     assert write_both(CELL, later) == [False, False]
+
+
+def test_what_the_runs_do_not_use_does_not_make_the_record_stale(root):
+    run(root)
+    made = (root / "data" / "records" / "demo.json").read_text()
+    for other in ("seed = 4\n", "def best(rows): return max(rows)\n", "power = [seed for seed in (1, 2)]\n"):
+        write(root, other + CELL)
+        assert lrlib.whole_record("demo") and run(root) == "demo.ipynb: up to date"
+    write(root, CELL.replace("import lrlib\n", "import lrlib\nlrlib.COLORS[:0] = []\n"))  # may change anything
+    assert lrlib.load_record("demo").stale
+    assert (root / "data" / "records" / "demo.json").read_text() == made
+
+
+def test_a_grid_grows_and_shrinks_and_what_was_measured_stays(root, capsys):
+    run(root)
+    write(root, CELL.replace("range(3)", "range(1, 5)"))
+    record = lrlib.load_record("demo")
+    assert len(record.rows) == 3 and not record.stale and not record.complete and "incomplete" in record.label
+    capsys.readouterr()
+    run(root)
+    assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == ["3/4", "4/4"]
+    grown = lrlib.whole_record("demo")
+    assert [row["seed"] for row in grown.rows] == grown.provenance["seeds"] == [1, 2, 3, 4]
+    write(root, CELL.replace("range(3)", "(4, 2)"))
+    assert not lrlib.whole_record("demo")
+    run(root)
+    shrunk = lrlib.whole_record("demo")
+    assert [row["seed"] for row in shrunk.rows] == [4, 2] and capsys.readouterr().err == ""
+    assert {k for k, v in shrunk.provenance.items() if grown.provenance[k] != v} == {"grid", "seeds"}
 
 
 def test_trailing_white_space_does_not_make_a_record_stale(root):
@@ -216,6 +245,16 @@ def test_seeds_are_those_of_the_points_and_of_the_results(root):
     grid = [{"seeds": [0, 3]}, {"seeds": [3, 5], "seed": 7}]
     lrlib.measure("many", grid, lambda seeds, seed=8: {"n": len(seeds), "seed": seed})
     assert lrlib.load_record("many").provenance["seeds"] == [0, 3, 5, 7, 8]
+
+
+def test_seeds_that_every_run_uses_are_named_by_the_caller(root):
+    write(
+        root,
+        CELL.replace(
+            '[{"seed": s, "power": 2} for s in range(3)], run', '[{"seed": 7, "power": 2}], run, seeds=[3, 1]'
+        ),
+    )
+    assert "1 run of seeds 1, 3, 7 on" in run(root)
 
 
 def test_runs_on_workers_make_the_same_record_and_resume(root):
@@ -303,6 +342,18 @@ def test_records_of_the_same_code_are_taken_over(root, tmp_path, capsys):
     assert lrlib.load_record("demo").complete
     records.main(["--merge", str(there)])
     assert "demo: left, as it has no more rows" in capsys.readouterr().out
+
+
+def test_a_record_of_another_grid_is_taken_over_and_is_incomplete(root, tmp_path, capsys):
+    run(root)
+    there = tmp_path / "elsewhere"
+    (root / "data" / "records").rename(there)
+    write(root, CELL.replace("range(3)", "range(4)"))
+    records.main(["--merge", str(there)])
+    assert "taken over" in capsys.readouterr().out
+    assert len(lrlib.load_record("demo").rows) == 3 and not lrlib.load_record("demo").complete
+    run(root)
+    assert [row["value"] for row in lrlib.whole_record("demo").rows] == [0, 1, 4, 9]
 
 
 def test_records_of_other_code_are_left(root, tmp_path, capsys):

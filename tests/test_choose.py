@@ -57,7 +57,7 @@ def test_a_number_measured_here_stands_in_what_the_chapter_printed():
         numbers = re.findall(fact["found"], choose.told(choose.settled_in(fact["claim"])))
         assert len(set(numbers)) == 1, f"{fact['found']} is not one number: {numbers}"
         assert fact.get("rate", float(numbers[0])) == float(numbers[0])
-    assert choose.measured({"claim": "M1", "found": r"AdamW +([\d.]+) +[\d.]+ to"}) > 0
+    assert choose.measured({"claim": "M1", "found": r"18,000 +AdamW +([\d.]+) +[\d.]+ to"}) > 0
     with pytest.raises(ValueError, match="nowhere in what language_model says"):
         choose.measured({"claim": "M1", "found": "AdamW ends at ([0-9]+) degrees"})
     with pytest.raises(ValueError, match="claim='M0': .* no chapter settles it"):

@@ -55,7 +55,8 @@ SEEN = """() => ({
 })"""
 SCROLL_THROUGH = """async () => {
   const pause = (ms) => new Promise((done) => setTimeout(done, ms));
-  for (let y = 0; y < document.documentElement.scrollHeight; y += 600) { scrollTo(0, y); await pause(15); }
+  const drawn = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+  for (let y = 0; y < document.documentElement.scrollHeight; y += 600) { scrollTo(0, y); await drawn(); }
   for (const explorer of document.querySelectorAll(".lr-explorer")) {
     for (let k = 0; k < 100 && !explorer.dataset.live; k++) await pause(50);
   }

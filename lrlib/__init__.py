@@ -23,7 +23,7 @@ from lrlib.planes import *
 from lrlib.plateau import *
 from lrlib.plotting import *
 from lrlib.problems import *
-from lrlib.rule import PerReplica, Rule
+from lrlib.rule import Rule
 from lrlib.rules import *
 from lrlib.runtime import *
 from lrlib.scheduler import *

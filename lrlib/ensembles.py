@@ -362,30 +362,21 @@ def disagreement(members: torch.Tensor) -> float:
     return float(pdist(members.argmax(dim=2).cpu().numpy(), "hamming").mean())
 
 
-_KINDS = {  # from the start a, the control point c, the end b and a place t to the point there
-    "line": lambda a, c, b, t: a.lerp(b, t),
-    "bezier": lambda a, c, b, t: a.lerp(c, t).lerp(c.lerp(b, t), t),
-    "polygon": lambda a, c, b, t: a.lerp(c, (2 * t).clip(max=1)).lerp(b, (2 * t - 1).clip(min=0)),
-}
-
-
 @dataclass(frozen=True, eq=False)
 class StatePath:
-    r"""A path between two states of one network.
+    r"""A path between two states of one network: a line, or a curve towards a control point.
 
-    .. math:: \theta(t) &= (1 - t)\,\theta_a + t\,\theta_b \quad\text{("line")}, \\
-              \theta(t) &= (1 - t)^2\,\theta_a + 2t(1 - t)\,\theta_c + t^2\,\theta_b \quad\text{("bezier")},
+    .. math:: \theta(t) = (1 - t)^2\,\theta_a + 2t(1 - t)\,\theta_c + t^2\,\theta_b
 
-    and for "polygon" the line from :math:`\theta_a` to the corner :math:`\theta_c` at t = 1/2, then that to
-    :math:`\theta_b`. Buffers of floating point are interpolated along the line; see :func:`path_loss`.
+    A parameter without a control point goes along the line, on which :math:`\theta_c` is the middle of the ends. So do
+    buffers of floating point; see :func:`path_loss`.
 
     Attributes:
         start, end: the states at t = 0 and t = 1.
-        kind: "line", "bezier" or "polygon".
-        control: the parameters θ_c by name; None for a line.
+        control: the parameters θ_c by name; none for a line.
 
     Raises:
-        ValueError: the states differ in entries or shapes, or a control point is missing or not wanted.
+        ValueError: the states differ in entries or shapes, or a control point is of no parameter of theirs.
 
     Source: Garipov et al., *Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs* (2018).
 
@@ -393,23 +384,17 @@ class StatePath:
         >>> a, b = {"w": torch.tensor([0.0])}, {"w": torch.tensor([1.0])}
         >>> StatePath(a, b).at(0.25)["w"].item()
         0.25
-        >>> StatePath(a, b, "bezier", {"w": torch.tensor([3.0])}).at(0.5)["w"].item()
+        >>> StatePath(a, b, {"w": torch.tensor([3.0])}).at(0.5)["w"].item()
         1.75
     """
 
     start: State = field(repr=False)
     end: State = field(repr=False)
-    kind: str = "line"
-    control: State | None = field(default=None, repr=False)
+    control: State = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
-        _check.choice("kind", self.kind, _KINDS)
         _check_state("end", self.end, self.start, "start")
-        if (self.control is None) != (self.kind == "line"):
-            raise ValueError(f"control, kind={self.kind!r}: a control point must be given unless the kind is 'line'")
-        for name, tensor in (self.control or {}).items():
-            if name not in self.start or tensor.shape != self.start[name].shape:
-                raise ValueError(f"control: {name} of shape {tuple(tensor.shape)} must be a parameter of the states")
+        _check_state("control", {**self.start, **self.control}, self.start, "start")
 
     def at(self, t: float) -> dict[str, torch.Tensor]:
         """The state at t in [0, 1].
@@ -420,11 +405,13 @@ class StatePath:
         return self._mixed(torch.tensor(_check.within("t", t, 0.0, 1.0), dtype=torch.float64))
 
     def _mixed(self, t: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Along the line where there is no control point, and the start's where it is of whole numbers."""
-        control, state = self.control or {}, {}
+        """Of a tensor of whole numbers the start's."""
+        state = {}
         for name, a in self.start.items():
-            point = _KINDS[self.kind if name in control else "line"]
-            state[name] = point(a, control.get(name), self.end[name], t.to(a)) if a.is_floating_point() else a.clone()
+            near, far = a, self.end[name]
+            if name in self.control:
+                near, far = near.lerp(self.control[name], t.to(a)), self.control[name].lerp(far, t.to(a))
+            state[name] = near.lerp(far, t.to(a)) if a.is_floating_point() else a.clone()
         return state
 
 
@@ -434,7 +421,7 @@ class _Bent(nn.Module):
     def __init__(self, model: nn.Module, path: StatePath):
         super().__init__()
         self._net, self._path = [copied(model).train()], path
-        self._control = nn.ParameterList((path.control or {}).values())
+        self._control = nn.ParameterList(path.control.values())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return called(self._net[0], self._path._mixed(torch.rand((), device=x.device)), x)
@@ -448,7 +435,6 @@ def train_path(
     schedule: Schedule,
     *,
     steps: int,
-    kind: str = "bezier",
     batch_size: int = 64,
     seed: int = 0,
 ) -> StatePath:
@@ -464,7 +450,6 @@ def train_path(
         data: mini-batches are drawn from its training part.
         schedule: the rate of the update of θ_c.
         steps: the number of updates, >= 1.
-        kind: "bezier" or "polygon".
         batch_size: of SGD with the momentum 0.9.
         seed: of the batches and of the places t.
 
@@ -480,21 +465,20 @@ def train_path(
         ...     with lrlib.seeded(seed):
         ...         states.append(copy_state(lrlib.mlp(64, 16, 10)))
         >>> model = lrlib.mlp(64, 16, 10)
-        >>> train_path(model, *states, lrlib.digits(), lrlib.constant(0.1), steps=3)
-        StatePath(kind='bezier')
+        >>> sorted(train_path(model, *states, lrlib.digits(), lrlib.constant(0.1), steps=3).control)
+        ['1.bias', '1.weight', '3.bias', '3.weight']
     """
-    _check.choice("kind", kind, ("bezier", "polygon"))
     start, end = _check_states([start, end], model)
     control, own = {}, dict[nn.Parameter, nn.Parameter]()  # one control point for all names of a tied parameter
     for name, p in model.named_parameters(remove_duplicate=False):
         if p.requires_grad:
             control[name] = own.setdefault(p, nn.Parameter((start[name] + end[name]) / 2))
-    bent, rule = _Bent(model, StatePath(start, end, kind, control)), SGD(momentum=0.9)
+    bent, rule = _Bent(model, StatePath(start, end, control)), SGD(momentum=0.9)
     examples = data.x_train, data.y_train
     history = train(bent, examples, schedule, steps=steps, batch_size=batch_size, optimizer=rule, seed=seed)
     if history.diverged_at is not None:
         raise ValueError(f"schedule={schedule!r}: the loss of the path is not finite, lower the rate")
-    return StatePath(start, end, kind, {name: p.detach() for name, p in control.items()})
+    return StatePath(start, end, {name: p.detach() for name, p in control.items()})
 
 
 def path_loss(

@@ -321,10 +321,8 @@ def test_disagreement_counts_pairs():
         lambda: lrlib.disagreement(torch.full((2, 3, 2), math.nan)),
         lambda: lrlib.WeightAverage(at=[1], decay=1.0),
         lambda: lrlib.refresh_batchnorm(nn.BatchNorm1d(1), torch.ones(1, 1)),
-        lambda: lrlib.StatePath({"w": torch.ones(1)}, {"w": torch.ones(1)}, "bezier"),
-        lambda: lrlib.StatePath({"w": torch.ones(1)}, {"w": torch.ones(1)}, "line", {"w": torch.ones(1)}),
-        lambda: lrlib.StatePath({"w": torch.ones(1)}, {"w": torch.ones(1)}, "bezier", {"w": torch.ones(2)}),
-        lambda: lrlib.StatePath({"w": torch.ones(1)}, {"w": torch.ones(1)}, "arc"),
+        lambda: lrlib.StatePath({"w": torch.ones(1)}, {"w": torch.ones(1)}, {"w": torch.ones(2)}),
+        lambda: lrlib.StatePath({"w": torch.ones(1)}, {"w": torch.ones(1)}, {"v": torch.ones(1)}),
         lambda: lrlib.StatePath({"w": torch.ones(1)}, {"w": torch.ones(2)}),
         lambda: lrlib.StatePath({"w": torch.ones(1)}, {"w": torch.ones(1)}).at(1.1),
         lambda: lrlib.barrier([0.0, 0.5], [1.0, 2.0]),
@@ -405,11 +403,11 @@ def test_stale_statistics_spoil_a_weight_average_and_refreshing_repairs_it(data)
     assert fresh > stale + 0.05 and fresh > 0.8 * history.accuracy
 
 
-@pytest.mark.parametrize("kind", ["line", "bezier", "polygon"])
-def test_a_path_begins_and_ends_at_its_states(kind, trained):
+@pytest.mark.parametrize("curved", [False, True])
+def test_a_path_begins_and_ends_at_its_states(curved, trained):
     start, end = trained
-    control = None if kind == "line" else {name: p.detach() for name, p in seeded_model(7, "batch").named_parameters()}
-    path = lrlib.StatePath(start, end, kind, control)
+    control = {name: p.detach() for name, p in seeded_model(7, "batch").named_parameters()} if curved else {}
+    path = lrlib.StatePath(start, end, control)
     assert same(path.at(0.0), start)
     parameters = [name for name in end if end[name].is_floating_point()]
     assert all(torch.equal(path.at(1.0)[name], end[name]) for name in parameters)
@@ -418,20 +416,18 @@ def test_a_path_begins_and_ends_at_its_states(kind, trained):
 def test_paths_are_their_formulas():
     a, b, c = (torch.tensor([value], dtype=torch.float64) for value in (1.0, 5.0, -3.0))
 
-    def at(kind, t):
-        return lrlib.StatePath({"w": a}, {"w": b}, kind, None if kind == "line" else {"w": c}).at(t)["w"].item()
+    def at(t, **control):
+        return lrlib.StatePath({"w": a}, {"w": b}, control).at(t)["w"].item()
 
     for t in np.linspace(0, 1, 9):
-        assert at("line", t) == pytest.approx(1 + 4 * t)
-        assert at("bezier", t) == pytest.approx((1 - t) ** 2 + 2 * t * (1 - t) * -3 + 5 * t**2)
-        assert at("polygon", t) == pytest.approx(1 - 8 * t if t <= 0.5 else -3 + 8 * (2 * t - 1))
+        assert at(t) == pytest.approx(1 + 4 * t) == at(t, w=(a + b) / 2)
+        assert at(t, w=c) == pytest.approx((1 - t) ** 2 + 2 * t * (1 - t) * -3 + 5 * t**2)
 
 
-@pytest.mark.parametrize("kind", ["bezier", "polygon"])
-def test_a_trained_path_goes_around_the_barrier_of_the_line(kind, data, trained):
+def test_a_trained_path_goes_around_the_barrier_of_the_line(data, trained):
     model, positions = seeded_model(norm="batch"), np.linspace(0, 1, 11)
     before = lrlib.copy_state(model)
-    path = lrlib.train_path(model, *trained, data, lrlib.cosine(0.1, 250), steps=250, kind=kind)
+    path = lrlib.train_path(model, *trained, data, lrlib.cosine(0.1, 250), steps=250)
     refresh = data.x_train
     line, _ = lrlib.path_loss(model, lrlib.StatePath(*trained), data.x_train, data.y_train, positions, refresh=refresh)
     curve, _ = lrlib.path_loss(model, path, data.x_train, data.y_train, positions, refresh=refresh)
@@ -512,14 +508,13 @@ def twice():
 
 
 @pytest.mark.parametrize("make, names", [(Tied, ("first.weight", "second.weight")), (twice, ("1.weight", "3.weight"))])
-@pytest.mark.parametrize("kind", ["bezier", "polygon"])
-def test_a_path_of_a_tied_weight_has_one_control_point_for_it(make, names, kind):
+def test_a_path_of_a_tied_weight_has_one_control_point_for_it(make, names):
     states = []
     for seed in (0, 1):
         with lrlib.seeded(seed):
             states.append(lrlib.copy_state(make()))
     data = lrlib.digits()
-    path = lrlib.train_path(make(), *states, data, lrlib.constant(0.1), steps=20, kind=kind)
+    path = lrlib.train_path(make(), *states, data, lrlib.constant(0.1), steps=20)
     middle = path.at(0.5)
     assert torch.equal(*(middle[name] for name in names))
     model = make()

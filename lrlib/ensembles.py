@@ -33,8 +33,8 @@ from lrlib.stack import Stack, check_statistics, wide
 from lrlib.training import train
 
 __all__ = [
-    "Snapshots", "StatePath", "copy_state", "member_probabilities", "negative_log_likelihood", "calibration_error",
-    "disagreement", "refresh_batchnorm", "train_path", "path_loss", "barrier",
+    "Snapshots", "StatePath", "copy_state", "member_probabilities", "negative_log_likelihood", "disagreement",
+    "refresh_batchnorm", "train_path", "path_loss", "barrier",
 ]  # fmt: skip
 
 State = Mapping[str, torch.Tensor]
@@ -282,16 +282,6 @@ def member_probabilities(
     return torch.stack(members)
 
 
-def _check_probabilities(probabilities: torch.Tensor, y: torch.Tensor) -> None:
-    if probabilities.ndim != 2 or y.shape != probabilities.shape[:1] or len(y) == 0:
-        raise ValueError(f"probabilities, y: have {probabilities.shape} and {y.shape}, must be (N >= 1, classes), (N,)")
-    if not ((probabilities >= 0).all() and ((probabilities.sum(1) - 1).abs() < 0.01).all()):
-        raise ValueError("probabilities: are negative or do not add up to 1, must be probabilities, not logits")
-    classes = probabilities.shape[1]
-    if y.dtype not in (torch.uint8, torch.int32, torch.int64) or not ((y >= 0) & (y < classes)).all():
-        raise ValueError(f"y: is {y.dtype} from {y.min()} to {y.max()}, must be whole numbers in [0, {classes - 1}]")
-
-
 def negative_log_likelihood(probabilities: torch.Tensor, y: torch.Tensor) -> float:
     r"""The mean of :math:`-\log p(y_n \mid x_n)`: cross-entropy for who has probabilities, not logits.
 
@@ -300,46 +290,16 @@ def negative_log_likelihood(probabilities: torch.Tensor, y: torch.Tensor) -> flo
         y: labels, shape (N,).
 
     Raises:
-        ValueError: shapes do not fit, or these are no probabilities.
+        ValueError: these are no probabilities.
+        IndexError: a label is none of the classes.
 
     Example:
         >>> round(negative_log_likelihood(torch.tensor([[0.5, 0.5]]), torch.tensor([0])), 4)
         0.6931
     """
-    _check_probabilities(probabilities, y)
+    if not ((probabilities >= 0).all() and ((probabilities.sum(1) - 1).abs() < 0.01).all()):
+        raise ValueError("probabilities: are negative or do not add up to 1, must be probabilities, not logits")
     return F.nll_loss(probabilities.double().clamp_min(torch.finfo(probabilities.dtype).tiny).log(), y).item()
-
-
-def calibration_error(probabilities: torch.Tensor, y: torch.Tensor, bins: int = 15) -> float:
-    r"""The expected calibration error: how far confidence is from accuracy, over bins of equal confidence.
-
-    .. math:: \mathrm{ECE} = \sum_b \frac{n_b}{N}\,\left|\,\overline{\mathrm{acc}}_b - \overline{\mathrm{conf}}_b\right|
-
-    The confidence of a prediction is its largest probability. With few examples a bin the error is biased upwards.
-
-    Args:
-        probabilities: shape (N, classes).
-        y: labels, shape (N,).
-        bins: of equal width on [0, 1], >= 1.
-
-    Raises:
-        ValueError: shapes do not fit, these are no probabilities, or `bins` < 1.
-
-    Source: Guo et al., *On Calibration of Modern Neural Networks* (2017), section 2.
-
-    Example:
-        >>> sure = torch.tensor([[0.9, 0.1]] * 10)
-        >>> round(calibration_error(sure, torch.tensor([0] * 9 + [1])), 6)
-        0.0
-        >>> round(calibration_error(sure, torch.tensor([0] * 5 + [1] * 5)), 6)
-        0.4
-    """
-    _check_probabilities(probabilities, y)
-    bins = _check.integer("bins", bins, 1)
-    confidence, predicted = probabilities.double().max(dim=1)
-    excess = (predicted == y).double() - confidence
-    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    return float(torch.bincount(place, excess).abs().sum() / len(y))
 
 
 def disagreement(members: torch.Tensor) -> float:

@@ -1,7 +1,6 @@
 """Snapshots, weight averages, paths between states, BatchNorm refresh and the metrics of ensembles."""
 
 import copy
-import itertools
 import math
 import pickle
 
@@ -278,29 +277,6 @@ def test_the_likelihood_is_the_cross_entropy(data):
     assert math.isfinite(lrlib.negative_log_likelihood(torch.tensor([[1.0, 0.0]]), torch.tensor([1])))
 
 
-def test_the_calibration_error_is_its_definition():
-    generator = torch.Generator().manual_seed(1)
-    probabilities = torch.randn(300, 4, generator=generator, dtype=torch.float64).softmax(1)
-    y = torch.randint(4, (300,), generator=generator)
-    confidence, predicted = probabilities.max(1)
-    expected = 0.0
-    for low, high in itertools.pairwise(np.linspace(0, 1, 11)):
-        inside = (confidence > low) & (confidence <= high)
-        if inside.any():
-            gap = (predicted == y)[inside].double().mean() - confidence[inside].mean()
-            expected += inside.double().mean().item() * abs(gap.item())
-    assert lrlib.calibration_error(probabilities, y, bins=10) == pytest.approx(expected, rel=1e-9)
-
-
-def test_labels_drawn_from_the_probabilities_are_calibrated():
-    generator = torch.Generator().manual_seed(2)
-    probabilities = (2 * torch.randn(40_000, 3, generator=generator)).softmax(1)
-    y = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
-    assert lrlib.calibration_error(probabilities, y) < 0.01
-    sharper = probabilities**3 / (probabilities**3).sum(1, keepdim=True)
-    assert lrlib.calibration_error(sharper, y) > 0.1
-
-
 def test_disagreement_counts_pairs():
     votes = torch.tensor([[0, 0, 1], [0, 1, 1], [0, 2, 0]])
     members = F.one_hot(votes, 3).float()
@@ -312,9 +288,6 @@ def test_disagreement_counts_pairs():
     "call",
     [
         lambda: lrlib.negative_log_likelihood(torch.ones(3, 2), torch.zeros(2, dtype=torch.long)),
-        lambda: lrlib.calibration_error(torch.ones(3), torch.zeros(3, dtype=torch.long)),
-        lambda: lrlib.calibration_error(torch.ones(1, 2), torch.zeros(1, dtype=torch.long), bins=0),
-        lambda: lrlib.calibration_error(torch.tensor([[2.0, -1.0]]), torch.tensor([0])),
         lambda: lrlib.negative_log_likelihood(torch.tensor([[5.0, -5.0]]), torch.tensor([0])),
         lambda: lrlib.negative_log_likelihood(torch.tensor([[math.nan, 1.0]]), torch.tensor([0])),
         lambda: lrlib.disagreement(torch.ones(1, 3, 2)),
@@ -546,13 +519,6 @@ def test_statistics_are_means_of_few_and_of_many_batches_in_any_precision(dtype,
 def test_outputs_that_are_no_logits_have_no_probabilities(model, x, named):
     with pytest.raises(ValueError, match=named):
         lrlib.member_probabilities(model, [lrlib.copy_state(model)], x, batch_size=2)
-
-
-@pytest.mark.parametrize("y", [[0, 2], [0, -100], [0.0, 1.0], [True, False]], ids=str)
-@pytest.mark.parametrize("score", [lrlib.negative_log_likelihood, lrlib.calibration_error])
-def test_labels_are_whole_numbers_of_classes(score, y):
-    with pytest.raises(ValueError, match=r"y: is .*must be whole numbers in \[0, 1\]"):
-        score(torch.tensor([[0.5, 0.5], [0.2, 0.8]]), torch.tensor(y))
 
 
 class Locked(nn.Linear):

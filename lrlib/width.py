@@ -10,6 +10,8 @@ architecture: :math:`m_{\mathrm{in}}` and :math:`m_{\mathrm{out}}`, 1 where a si
 A model of the base's width is left as it is.
 """
 
+import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -366,21 +368,15 @@ def _outputs(model: nn.Module, x: torch.Tensor, seed: int) -> dict[str, torch.Te
     """What each layer returns for a batch, by name; random layers draw the same numbers every time."""
     found: dict[str, torch.Tensor] = {}
 
-    def keep(name: str) -> Callable:
-        def hook(module: nn.Module, inputs: tuple, output) -> None:
-            first = output[0] if isinstance(output, tuple) else output  # of a recurrent layer, which returns its state
-            found[name] = first.detach().clone()
+    def keep(name: str, module: nn.Module, inputs: tuple, output) -> None:
+        first = output[0] if isinstance(output, tuple) else output  # of a recurrent layer, which returns its state
+        found[name] = first.detach().clone()
 
-        return hook
-
-    leaves = [(n, m) for n, m in model.named_modules() if not any(m.children()) and any(True for _ in m.parameters())]
-    hooks = [module.register_forward_hook(keep(name)) for name, module in leaves]
-    try:
-        with runtime.seeded(seed), runtime.buffers_kept(model):
-            model(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with contextlib.ExitStack() as hooks, runtime.seeded(seed), runtime.buffers_kept(model):
+        for name, module in model.named_modules():
+            if not any(module.children()) and list(module.parameters()):
+                hooks.enter_context(module.register_forward_hook(functools.partial(keep, name)))
+        model(x)
     return found
 
 

@@ -127,14 +127,12 @@ class ReduceOnPlateau(Callback):
     def start(self, run: "Run") -> None:
         if self.steps:
             raise ValueError(f"{type(self).__name__}: has watched a run already; make a new one for each run")
-        held = _fingerprints(self._valid.x_test)
+        own = _fingerprints(self._valid.x_test)
         for data in {id(data): data for data in run.data if isinstance(data, Dataset)}.values():
             for part in ("train", "test"):
-                shared = len(held & _fingerprints(getattr(data, f"x_{part}")))
-                if shared > len(held) / 2:
-                    raise ValueError(
-                        f"valid: {shared} of its {len(held)} test pictures are in the {part} set of {data}"
-                    )
+                shared = len(own & _fingerprints(getattr(data, f"x_{part}")))
+                if shared > len(own) / 2:
+                    raise ValueError(f"valid: {shared} of its {len(own)} test pictures are in the {part} set, must not")
 
     def __call__(self, run: "Run") -> None:
         values, _ = evaluate(run.model, self._valid.x_test, self._valid.y_test, self._loss)

@@ -7,7 +7,6 @@ from lrlib.claims import CLAIMS, Evidence, Verdict, settle
 from lrlib.curvature import *
 from lrlib.data import *
 from lrlib.datafiles import *
-from lrlib.decay import *
 from lrlib.diagnosis import *
 from lrlib.distance import *
 from lrlib.ensembles import *
@@ -23,7 +22,7 @@ from lrlib.planes import *
 from lrlib.plateau import *
 from lrlib.plotting import *
 from lrlib.problems import *
-from lrlib.rule import PerReplica, Rule
+from lrlib.rule import Rule
 from lrlib.rules import *
 from lrlib.runtime import *
 from lrlib.scheduler import *

@@ -248,9 +248,7 @@ def settle(
             f"verdict={verdict!r}: a question is 'answered' and a claim is not; {claim}: {CLAIMS[claim].statement}"
         )
     if (record is None) == (verdict == "open at scale"):
-        raise ValueError(
-            f"record={record!r}: must name the record that would settle it where it is open at scale, and only there"
-        )
+        raise ValueError(f"record={record!r}: must name what would settle it where it is open at scale, and only there")
     return Verdict(claim, verdict, answer, tuple(line.cells for line in evidence), record)
 
 
@@ -265,6 +263,8 @@ class Settled:
 
 class Ledger:
     """The verdicts of all chapters, by claim.
+
+    It shows itself as a table in HTML, filtered by verdict and source without a script, and as lines of text.
 
     Args:
         notebooks: paths of .ipynb files with stored outputs.
@@ -296,23 +296,12 @@ class Ledger:
         """The verdict on a claim, or "open"."""
         return self.settled[claim][0].verdict.verdict if self.settled[claim] else "open"
 
-    def table(self) -> "_LedgerTable":
-        """Every claim with its verdict, evidence and place, and filters, to be the last expression of a cell."""
-        return _LedgerTable(self)
-
-
-@dataclass(frozen=True, repr=False)
-class _LedgerTable:
-    """A :class:`Ledger` as a table in HTML, filtered by verdict and source without a script, and as lines of text."""
-
-    ledger: Ledger
-
     def __repr__(self) -> str:
-        return "\n".join(f"{claim:4} {self.ledger.verdict(claim)}" for claim in CLAIMS)
+        return "\n".join(f"{claim:4} {self.verdict(claim)}" for claim in CLAIMS)
 
     def _repr_html_(self) -> str:
         sources = {letter: title for letter, (_, title) in SOURCES.items()}
-        verdicts = {_css(verdict): verdict for verdict in (*VERDICTS, *(["open"] if self.ledger.open else []))}
+        verdicts = {_css(verdict): verdict for verdict in (*VERDICTS, *(["open"] if self.open else []))}
         names = ("Claim", "In our words; open it for the evidence", "Verdict", "Task", "Scale", "n", "Where")
         head = "".join(f'<th scope="col">{name}</th>' for name in names)
         rows = "".join(map(self._row, CLAIMS))
@@ -322,7 +311,7 @@ class _LedgerTable:
         )
 
     def _row(self, claim: str) -> str:
-        verdict, places = self.ledger.verdict(claim), self.ledger.settled[claim]
+        verdict, places = self.verdict(claim), self.settled[claim]
         links = ", ".join(
             f'<a href="{place.chapter}.html#claim-{claim}">{place.chapter.replace("_", " ")}</a>' for place in places
         )

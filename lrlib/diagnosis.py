@@ -92,18 +92,15 @@ def diagnose(history: History, planned: Schedule | None = None) -> list[Finding]
 
 def _not_finite(history: History) -> Finding:
     loss, value = history.loss, history.diverged_loss
-    ratio = None if history.update_ratio is None or not len(loss) else float(history.update_ratio[-1])
+    ratio = 0.0 if history.update_ratio is None or not len(loss) else float(history.update_ratio[-1])
     at = f"the loss was {value} at step {history.diverged_at}"
-    if len(loss):
-        highest = float(loss[-10:].max())
-        big = ratio is not None and ratio > REPLACED
-        if highest > BLOW_UP * loss[0] or big:
-            how = f"it had grown from {loss[0]:.3g} to {highest:.3g}"
-            if big:
-                how += f", and the last update was {ratio:.2g} times the weights"
-            return Finding("overflow", f"{at}; {how}", "a rate lower by ten or more, warm-up, or clipped gradients")
+    highest = float(loss[-10:].max(initial=0.0))
+    if ratio > REPLACED or (len(loss) and highest > BLOW_UP * loss[0]):
+        last = f", and the last update was {ratio:.2g} times the weights" if ratio > REPLACED else ""
+        how = f"it had grown from {loss[0]:.3g} to {highest:.3g}{last}"
+        return Finding("overflow", f"{at}; {how}", "a rate lower by ten or more, warm-up, or clipped gradients")
     calm = f"before it the loss was {loss[-1]:.3g}, with no growth" if len(loss) else "no update had been made"
-    if ratio is not None and not math.isfinite(ratio):
+    if not math.isfinite(ratio):
         likely = "that loss was finite and its gradient was not: a square root, a norm or a logarithm near zero"
     elif value is not None and math.isinf(value):
         likely = "infinite: a logarithm of zero or a number over zero"

@@ -33,8 +33,8 @@ from lrlib.stack import Stack, check_statistics, wide
 from lrlib.training import train
 
 __all__ = [
-    "Snapshots", "StatePath", "copy_state", "member_probabilities", "negative_log_likelihood", "calibration_error",
-    "disagreement", "refresh_batchnorm", "train_path", "path_loss", "barrier",
+    "Snapshots", "StatePath", "copy_state", "member_probabilities", "negative_log_likelihood", "disagreement",
+    "refresh_batchnorm", "train_path", "path_loss", "barrier",
 ]  # fmt: skip
 
 State = Mapping[str, torch.Tensor]
@@ -46,9 +46,6 @@ def copy_state(model: nn.Module) -> dict[str, torch.Tensor]:
 
     Of a :class:`~lrlib.Stack` each is (R, ...), under the name that it has in one network.
 
-    Raises:
-        TypeError: the model's state holds anything but tensors.
-
     Example:
         >>> model = nn.Linear(2, 1)
         >>> state = copy_state(model)
@@ -56,31 +53,19 @@ def copy_state(model: nn.Module) -> dict[str, torch.Tensor]:
         >>> bool((state["weight"] == 0).all())
         False
     """
-    return {name: tensor.detach().clone() for name, tensor in _tensors("model", _state_of(model)).items()}
+    return {name: tensor.detach().clone() for name, tensor in _state_of(model).items()}
 
 
 def _state_of(model: nn.Module) -> State:
     return model.tensors() if isinstance(model, Stack) else model.state_dict()
 
 
-def _tensors(name: str, state: State) -> State:
-    """A state, which must be a mapping from names to tensors."""
-    if not isinstance(state, Mapping):
-        raise TypeError(f"{name}: is a {type(state).__name__}, must be a state dict")
-    for entry, value in state.items():
-        if not isinstance(value, torch.Tensor):
-            raise TypeError(f"{name}: {entry} is a {type(value).__name__}, must be a tensor")
-    return state
-
-
-def _check_state(name: str, state: State, reference: State, owner: str) -> None:
+def _fit(name: str, state: State, reference: State, owner: str) -> None:
     """Names and shapes of a state are those of the reference."""
-    if differing := sorted(_tensors(name, state).keys() ^ reference.keys()):
-        raise ValueError(f"{name}: differs from {owner} in the entries {differing}, must have the same")
-    for entry, tensor in reference.items():
-        found, allowed = tuple(state[entry].shape), tuple(tensor.shape)
+    for entry in {**reference, **state}:
+        found, allowed = (tuple(s[entry].shape) if entry in s else None for s in (state, reference))
         if found != allowed:
-            raise ValueError(f"{name}: {entry} has shape {found}, must be {allowed}, the shape in {owner}")
+            raise ValueError(f"{name}: {entry} has shape {found}, must be {allowed}, as in {owner}")
 
 
 def _check_states(states: Iterable[State], model: nn.Module) -> list[State]:
@@ -88,7 +73,7 @@ def _check_states(states: Iterable[State], model: nn.Module) -> list[State]:
     if not states:
         raise ValueError("states: is empty, must hold at least one state; was the run shorter than the first snapshot?")
     for k, state in enumerate(states):
-        _check_state(f"states[{k}]", state, _state_of(model), "the model")
+        _fit(f"states[{k}]", state, _state_of(model), "the model")
     return states
 
 
@@ -173,12 +158,12 @@ class Snapshots(Callback, Sequence):
         try:
             loaded, taken = cls(content["at"]), content["taken"]
             for k, (step, state) in enumerate(taken):
-                _check_state(f"states[{k}]", state, taken[0][1], "states[0]")
+                _fit(f"states[{k}]", state, taken[0][1], "states[0]")
                 if not state:
                     raise ValueError(f"states[{k}]: is empty, must hold tensors")
                 loaded.steps.append(_check.integer(f"steps[{k}]", step, 1))
                 loaded._states.append({name: tensor.to(device) for name, tensor in state.items()})
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"{file}: {error}") from error
         return loaded
 
@@ -282,16 +267,6 @@ def member_probabilities(
     return torch.stack(members)
 
 
-def _check_probabilities(probabilities: torch.Tensor, y: torch.Tensor) -> None:
-    if probabilities.ndim != 2 or y.shape != probabilities.shape[:1] or len(y) == 0:
-        raise ValueError(f"probabilities, y: have {probabilities.shape} and {y.shape}, must be (N >= 1, classes), (N,)")
-    if not ((probabilities >= 0).all() and ((probabilities.sum(1) - 1).abs() < 0.01).all()):
-        raise ValueError("probabilities: are negative or do not add up to 1, must be probabilities, not logits")
-    classes = probabilities.shape[1]
-    if y.dtype not in (torch.uint8, torch.int32, torch.int64) or not ((y >= 0) & (y < classes)).all():
-        raise ValueError(f"y: is {y.dtype} from {y.min()} to {y.max()}, must be whole numbers in [0, {classes - 1}]")
-
-
 def negative_log_likelihood(probabilities: torch.Tensor, y: torch.Tensor) -> float:
     r"""The mean of :math:`-\log p(y_n \mid x_n)`: cross-entropy for who has probabilities, not logits.
 
@@ -300,46 +275,16 @@ def negative_log_likelihood(probabilities: torch.Tensor, y: torch.Tensor) -> flo
         y: labels, shape (N,).
 
     Raises:
-        ValueError: shapes do not fit, or these are no probabilities.
+        ValueError: these are no probabilities.
+        IndexError: a label is none of the classes.
 
     Example:
         >>> round(negative_log_likelihood(torch.tensor([[0.5, 0.5]]), torch.tensor([0])), 4)
         0.6931
     """
-    _check_probabilities(probabilities, y)
+    if not ((probabilities >= 0).all() and ((probabilities.sum(1) - 1).abs() < 0.01).all()):
+        raise ValueError("probabilities: are negative or do not add up to 1, must be probabilities, not logits")
     return F.nll_loss(probabilities.double().clamp_min(torch.finfo(probabilities.dtype).tiny).log(), y).item()
-
-
-def calibration_error(probabilities: torch.Tensor, y: torch.Tensor, bins: int = 15) -> float:
-    r"""The expected calibration error: how far confidence is from accuracy, over bins of equal confidence.
-
-    .. math:: \mathrm{ECE} = \sum_b \frac{n_b}{N}\,\left|\,\overline{\mathrm{acc}}_b - \overline{\mathrm{conf}}_b\right|
-
-    The confidence of a prediction is its largest probability. With few examples a bin the error is biased upwards.
-
-    Args:
-        probabilities: shape (N, classes).
-        y: labels, shape (N,).
-        bins: of equal width on [0, 1], >= 1.
-
-    Raises:
-        ValueError: shapes do not fit, these are no probabilities, or `bins` < 1.
-
-    Source: Guo et al., *On Calibration of Modern Neural Networks* (2017), section 2.
-
-    Example:
-        >>> sure = torch.tensor([[0.9, 0.1]] * 10)
-        >>> round(calibration_error(sure, torch.tensor([0] * 9 + [1])), 6)
-        0.0
-        >>> round(calibration_error(sure, torch.tensor([0] * 5 + [1] * 5)), 6)
-        0.4
-    """
-    _check_probabilities(probabilities, y)
-    bins = _check.integer("bins", bins, 1)
-    confidence, predicted = probabilities.double().max(dim=1)
-    excess = (predicted == y).double() - confidence
-    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    return float(torch.bincount(place, excess).abs().sum() / len(y))
 
 
 def disagreement(members: torch.Tensor) -> float:
@@ -362,30 +307,21 @@ def disagreement(members: torch.Tensor) -> float:
     return float(pdist(members.argmax(dim=2).cpu().numpy(), "hamming").mean())
 
 
-_KINDS = {  # from the start a, the control point c, the end b and a place t to the point there
-    "line": lambda a, c, b, t: a.lerp(b, t),
-    "bezier": lambda a, c, b, t: a.lerp(c, t).lerp(c.lerp(b, t), t),
-    "polygon": lambda a, c, b, t: a.lerp(c, (2 * t).clip(max=1)).lerp(b, (2 * t - 1).clip(min=0)),
-}
-
-
 @dataclass(frozen=True, eq=False)
 class StatePath:
-    r"""A path between two states of one network.
+    r"""A path between two states of one network: a line, or a curve towards a control point.
 
-    .. math:: \theta(t) &= (1 - t)\,\theta_a + t\,\theta_b \quad\text{("line")}, \\
-              \theta(t) &= (1 - t)^2\,\theta_a + 2t(1 - t)\,\theta_c + t^2\,\theta_b \quad\text{("bezier")},
+    .. math:: \theta(t) = (1 - t)^2\,\theta_a + 2t(1 - t)\,\theta_c + t^2\,\theta_b
 
-    and for "polygon" the line from :math:`\theta_a` to the corner :math:`\theta_c` at t = 1/2, then that to
-    :math:`\theta_b`. Buffers of floating point are interpolated along the line; see :func:`path_loss`.
+    A parameter without a control point goes along the line, on which :math:`\theta_c` is the middle of the ends. So do
+    buffers of floating point; see :func:`path_loss`.
 
     Attributes:
         start, end: the states at t = 0 and t = 1.
-        kind: "line", "bezier" or "polygon".
-        control: the parameters θ_c by name; None for a line.
+        control: the parameters θ_c by name; none for a line.
 
     Raises:
-        ValueError: the states differ in entries or shapes, or a control point is missing or not wanted.
+        ValueError: the states differ in entries or shapes, or a control point is of no parameter of theirs.
 
     Source: Garipov et al., *Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs* (2018).
 
@@ -393,23 +329,17 @@ class StatePath:
         >>> a, b = {"w": torch.tensor([0.0])}, {"w": torch.tensor([1.0])}
         >>> StatePath(a, b).at(0.25)["w"].item()
         0.25
-        >>> StatePath(a, b, "bezier", {"w": torch.tensor([3.0])}).at(0.5)["w"].item()
+        >>> StatePath(a, b, {"w": torch.tensor([3.0])}).at(0.5)["w"].item()
         1.75
     """
 
     start: State = field(repr=False)
     end: State = field(repr=False)
-    kind: str = "line"
-    control: State | None = field(default=None, repr=False)
+    control: State = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
-        _check.choice("kind", self.kind, _KINDS)
-        _check_state("end", self.end, self.start, "start")
-        if (self.control is None) != (self.kind == "line"):
-            raise ValueError(f"control, kind={self.kind!r}: a control point must be given unless the kind is 'line'")
-        for name, tensor in (self.control or {}).items():
-            if name not in self.start or tensor.shape != self.start[name].shape:
-                raise ValueError(f"control: {name} of shape {tuple(tensor.shape)} must be a parameter of the states")
+        _fit("end", self.end, self.start, "start")
+        _fit("control", {**self.start, **self.control}, self.start, "start")
 
     def at(self, t: float) -> dict[str, torch.Tensor]:
         """The state at t in [0, 1].
@@ -420,11 +350,13 @@ class StatePath:
         return self._mixed(torch.tensor(_check.within("t", t, 0.0, 1.0), dtype=torch.float64))
 
     def _mixed(self, t: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Along the line where there is no control point, and the start's where it is of whole numbers."""
-        control, state = self.control or {}, {}
+        """Of a tensor of whole numbers the start's."""
+        state = {}
         for name, a in self.start.items():
-            point = _KINDS[self.kind if name in control else "line"]
-            state[name] = point(a, control.get(name), self.end[name], t.to(a)) if a.is_floating_point() else a.clone()
+            near, far = a, self.end[name]
+            if name in self.control:
+                near, far = near.lerp(self.control[name], t.to(a)), self.control[name].lerp(far, t.to(a))
+            state[name] = near.lerp(far, t.to(a)) if a.is_floating_point() else a.clone()
         return state
 
 
@@ -434,7 +366,7 @@ class _Bent(nn.Module):
     def __init__(self, model: nn.Module, path: StatePath):
         super().__init__()
         self._net, self._path = [copied(model).train()], path
-        self._control = nn.ParameterList((path.control or {}).values())
+        self._control = nn.ParameterList(path.control.values())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return called(self._net[0], self._path._mixed(torch.rand((), device=x.device)), x)
@@ -448,7 +380,6 @@ def train_path(
     schedule: Schedule,
     *,
     steps: int,
-    kind: str = "bezier",
     batch_size: int = 64,
     seed: int = 0,
 ) -> StatePath:
@@ -464,7 +395,6 @@ def train_path(
         data: mini-batches are drawn from its training part.
         schedule: the rate of the update of θ_c.
         steps: the number of updates, >= 1.
-        kind: "bezier" or "polygon".
         batch_size: of SGD with the momentum 0.9.
         seed: of the batches and of the places t.
 
@@ -480,21 +410,20 @@ def train_path(
         ...     with lrlib.seeded(seed):
         ...         states.append(copy_state(lrlib.mlp(64, 16, 10)))
         >>> model = lrlib.mlp(64, 16, 10)
-        >>> train_path(model, *states, lrlib.digits(), lrlib.constant(0.1), steps=3)
-        StatePath(kind='bezier')
+        >>> sorted(train_path(model, *states, lrlib.digits(), lrlib.constant(0.1), steps=3).control)
+        ['1.bias', '1.weight', '3.bias', '3.weight']
     """
-    _check.choice("kind", kind, ("bezier", "polygon"))
     start, end = _check_states([start, end], model)
     control, own = {}, dict[nn.Parameter, nn.Parameter]()  # one control point for all names of a tied parameter
     for name, p in model.named_parameters(remove_duplicate=False):
         if p.requires_grad:
             control[name] = own.setdefault(p, nn.Parameter((start[name] + end[name]) / 2))
-    bent, rule = _Bent(model, StatePath(start, end, kind, control)), SGD(momentum=0.9)
+    bent, rule = _Bent(model, StatePath(start, end, control)), SGD(momentum=0.9)
     examples = data.x_train, data.y_train
     history = train(bent, examples, schedule, steps=steps, batch_size=batch_size, optimizer=rule, seed=seed)
     if history.diverged_at is not None:
         raise ValueError(f"schedule={schedule!r}: the loss of the path is not finite, lower the rate")
-    return StatePath(start, end, kind, {name: p.detach() for name, p in control.items()})
+    return StatePath(start, end, {name: p.detach() for name, p in control.items()})
 
 
 def path_loss(

@@ -11,9 +11,8 @@ The functions that touch an optimizer act on its first parameter group: put the 
 other parameters keep their own rate and decay.
 """
 
-import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -322,14 +321,13 @@ def _gradient(loss: Loss, parameters: list[torch.Tensor]) -> torch.Tensor:
     return _flat(torch.autograd.grad(loss(), parameters, materialize_grads=True))
 
 
-@contextlib.contextmanager
-def _scaled(parameters: list[torch.Tensor], factor: float) -> Iterator[None]:
-    """The parameters multiplied by `factor` inside the block; restored exactly after it."""
+def _at(factor: float, parameters: list[torch.Tensor], measure: Callable):
+    """What is measured with the parameters multiplied by `factor`, which are restored exactly."""
     saved = [p.detach().clone() for p in parameters]
     try:
         for p in parameters:
             p.data.mul_(factor)
-        yield
+        return measure()
     finally:
         for p, value in zip(parameters, saved, strict=True):
             p.data.copy_(value)
@@ -378,9 +376,7 @@ def scaling_error(loss: Loss, parameters: Iterable[torch.Tensor], factor: float)
         True
     """
     tensors, factor = _parameters(parameters), _check.positive("factor", factor)
-    here = _gradient(loss, tensors)
-    with _scaled(tensors, factor):
-        there = _gradient(loss, tensors)
+    here, there = (_at(c, tensors, lambda: _gradient(loss, tensors)) for c in (1.0, factor))
     return ((factor * there - here).norm() / here.norm()).item()
 
 
@@ -401,12 +397,9 @@ def is_scale_invariant(loss: Loss, parameters: Iterable[torch.Tensor], tolerance
         (True, False)
     """
     tensors, tolerance = _parameters(parameters), _check.positive("tolerance", tolerance)
-    here = loss().item()
-    for factor in (0.1, 10.0):
-        with torch.no_grad(), _scaled(tensors, factor):
-            if not abs(loss().item() - here) <= tolerance * abs(here):
-                return False
-    return True
+    with torch.no_grad():
+        here, *there = (_at(factor, tensors, lambda: loss().item()) for factor in (1.0, 0.1, 10.0))
+    return all(abs(value - here) <= tolerance * abs(here) for value in there)
 
 
 def normalised_weights(model: nn.Module) -> list[nn.Parameter]:

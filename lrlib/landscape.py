@@ -25,7 +25,7 @@ from lrlib.stack import Loss, check_statistics, wide
 
 __all__ = [
     "Line", "Plane", "loss_line", "loss_between", "loss_plane", "plane_curvature", "negative_curvature", "draw_plane",
-    "draw_surface", "draw_path",
+    "draw_path",
 ]  # fmt: skip
 
 BATCHED_EXAMPLES, BATCHED_PARAMETERS = 128, 50_000  # up to here several points at once were faster, on a CPU
@@ -284,9 +284,7 @@ def loss_between(
 
     end, own = line(model, direction, [0, 1]).loss[1], line(other, 0 * direction, [0, 1]).loss[0]
     if not np.isclose(end, own, rtol=4 * torch.finfo(direction.dtype).eps ** 0.5, atol=1e-6, equal_nan=True):
-        raise ValueError(
-            f"other: has the loss {own:.6g}, and model {end:.6g} with its parameters, must differ in parameters alone"
-        )
+        raise ValueError(f"other: has the loss {own:.6g}, model there {end:.6g}, must differ in parameters alone")
     return line(model, direction, position)
 
 
@@ -395,18 +393,6 @@ def negative_curvature(plane: Plane) -> float:
     return float((low < -0.01 * np.maximum(np.abs(low), np.abs(high))).mean())
 
 
-def _clipped(loss: np.ndarray, top: float | None) -> np.ndarray:
-    """Losses above `top`, infinite and NaN ones drawn as `top`."""
-    finite = loss[np.isfinite(loss)]
-    if finite.size == 0:
-        raise ValueError("plane: has no finite loss to draw")
-    if top is None:
-        top = finite.max()
-    elif not _check.finite("top", top) > finite.min():
-        raise ValueError(f"top={top!r}: must be above {finite.min():g}, the smallest loss")
-    return np.minimum(np.where(np.isfinite(loss), loss, top), top)
-
-
 def draw_plane(ax, plane: Plane, *, levels: Sequence[float] | None = None, top: float | None = None) -> None:
     """Contours of a plane, labelled with their losses, over a shading of the logarithm of the loss.
 
@@ -417,11 +403,13 @@ def draw_plane(ax, plane: Plane, *, levels: Sequence[float] | None = None, top: 
         top: losses above it, infinite and NaN ones are drawn as this value; default the largest finite one.
 
     Raises:
-        ValueError: no finite loss, one <= 0, or a `top` that is not above the smallest.
+        ValueError: no finite loss, one <= 0, or a `top` below the smallest.
     """
-    z = _clipped(plane.loss, top)
-    if not z.min() > 0:
-        raise ValueError("plane: must have losses > 0 to be drawn on a logarithmic scale")
+    finite = plane.loss[np.isfinite(plane.loss)]
+    if not finite.size or not finite.min() > 0:
+        raise ValueError("plane: must have finite losses, all > 0, to be drawn on a logarithmic scale")
+    top = finite.max() if top is None else _check.at_least("top", top, finite.min())
+    z = np.where(np.isfinite(plane.loss), plane.loss, top).clip(max=top)
     ax.contourf(plane.a, plane.b, np.log10(z), levels=40, cmap="viridis", zorder=0)
     if levels is None:
         levels = list(np.unique(np.geomspace(z.min(), z.max(), 11)[1:-1]))  # of a flat plane one
@@ -430,25 +418,6 @@ def draw_plane(ax, plane: Plane, *, levels: Sequence[float] | None = None, top: 
     ax.plot(0, 0, marker="+", color="white", ms=9, mew=1.6, linestyle="none")
     ax.grid(False)
     ax.set_aspect("equal")
-
-
-def draw_surface(ax, plane: Plane, *, top: float | None = None) -> None:
-    """A plane as a surface, the loss as height on a linear scale.
-
-    Args:
-        ax: axes with ``projection="3d"``.
-        plane: what to draw.
-        top: losses above it, infinite and NaN ones are drawn as this value; default the largest finite one.
-
-    Raises:
-        ValueError: no finite loss, or a `top` that is not above the smallest.
-    """
-    z = _clipped(plane.loss, top)
-    a, b = np.meshgrid(plane.a, plane.b)
-    ax.plot_surface(a, b, z, cmap="viridis", rstride=1, cstride=1, linewidth=0, antialiased=True)
-    ax.set_xlabel("a")
-    ax.set_ylabel("b")
-    ax.set_zlabel("loss L")
 
 
 def draw_path(ax, projection: Projection) -> None:

@@ -19,28 +19,25 @@ if TYPE_CHECKING:
 __all__ = ["plateaus", "ReduceOnPlateau", "EarlyStopping"]
 
 
-def plateaus(
-    losses: Sequence[float], patience: int = 10, threshold: float = 1e-4, threshold_mode: str = "rel"
-) -> list[int]:
+def plateaus(losses: Sequence[float], patience: int = 10, threshold: float = 1e-4) -> list[int]:
     r"""The readings at which patience is over.
 
-    A reading is an improvement if it is below the best so far by more than :math:`\tau` times its modulus ("rel"), or
-    by more than :math:`\tau` ("abs"). Readings that are not are counted; an improvement sets the count to zero. Where
-    it exceeds `patience`, there is a plateau, and the count starts again. What is not a number is no improvement.
+    A reading is an improvement if it is below the best so far by more than the share :math:`\tau` of it. Readings that
+    are not are counted; an improvement sets the count to zero. Where it exceeds `patience`, there is a plateau, and the
+    count starts again. What is not a number is no improvement.
 
     Args:
         losses: readings in their order.
         patience: the number of readings without improvement that are borne, >= 0.
-        threshold: :math:`\tau` in [0, 1), or any number >= 0 in mode "abs".
-        threshold_mode: "rel" or "abs".
+        threshold: :math:`\tau` in [0, 1).
 
     Returns:
         Positions in `losses`, increasing.
 
     Raises:
         TypeError: `patience` is not an integer.
-        ValueError: an argument is out of its range, or a reading is negative in mode "rel" with a threshold > 0, where
-            a fraction of the best is no improvement of it.
+        ValueError: an argument is out of its range, or a reading is negative with a threshold > 0, where a share of the
+            best is no improvement of it.
 
     Source: `torch.optim.lr_scheduler.ReduceLROnPlateau`, which cuts at these readings.
 
@@ -49,16 +46,12 @@ def plateaus(
         [3, 7]
     """
     _check.integer("patience", patience, 0)
-    _check.choice("threshold_mode", threshold_mode, ("rel", "abs"))
-    (_check.below_one if threshold_mode == "rel" else _check.nonnegative)("threshold", threshold)
+    _check.below_one("threshold", threshold)
     found, best, waited = [], math.inf, 0
     for position, value in enumerate(losses):
-        if threshold_mode == "rel" and threshold and value < 0:
-            raise ValueError(
-                f"losses[{position}]={value!r}: must be >= 0 for a relative threshold={threshold!r}; use 0"
-            )
-        limit = best * (1 - threshold) if threshold_mode == "rel" else best - threshold
-        if value < limit:
+        if threshold and value < 0:
+            raise ValueError(f"losses[{position}]={value!r}: must be >= 0 unless threshold={threshold!r} is 0")
+        if value < best * (1 - threshold):
             best, waited = value, 0
         else:
             waited += 1
@@ -68,48 +61,7 @@ def plateaus(
     return found
 
 
-class _Plateau(Callback):
-    """Reads the validation loss of a run of one network, or of each replica, and acts at plateaus."""
-
-    remembers: tuple[str, ...] = ("steps", "_readings")
-
-    def __init__(self, valid: Dataset, *, every: int, patience: int, threshold: float, loss: Loss):
-        super().__init__(every=every)
-        if not isinstance(valid, Dataset):
-            raise TypeError(f"valid={valid!r}: must be a Dataset, the second of lrlib.hold_out")
-        plateaus([], patience, threshold)
-        self._valid, self._loss = valid, loss
-        self._patience, self._threshold = patience, threshold
-        self.steps: list[int] = []
-        self._readings: list[list[float]] = []
-
-    @property
-    def readings(self) -> list:
-        """The validation losses at these steps, floats, or arrays (R,) of a stack."""
-        return [values[0] if len(values) == 1 else np.array(values) for values in self._readings]
-
-    def start(self, run: "Run") -> None:
-        if self.steps:
-            raise ValueError(f"{type(self).__name__}: has watched a run already; make a new one for each run")
-        held = _fingerprints(self._valid.x_test)
-        for data in {id(data): data for data in run.data if isinstance(data, Dataset)}.values():
-            for part in ("train", "test"):
-                shared = len(held & _fingerprints(getattr(data, f"x_{part}")))
-                if shared > len(held) / 2:
-                    raise ValueError(
-                        f"valid: {shared} of its {len(held)} test pictures are in the {part} set of {data}; "
-                        "they must be set apart from both, as by lrlib.hold_out"
-                    )
-
-    def read(self, run: "Run") -> list[list[int]]:
-        """A new reading; then for each replica the positions of its plateaus."""
-        values, _ = evaluate(run.model, self._valid.x_test, self._valid.y_test, self._loss)
-        self.steps.append(run.step)
-        self._readings.append(np.atleast_1d(values).tolist())
-        return [plateaus(column, self._patience, self._threshold) for column in np.array(self._readings).T]
-
-
-class ReduceOnPlateau(_Plateau):
+class ReduceOnPlateau(Callback):
     r"""Multiply the rate by `factor` at each plateau of the validation loss, of each replica by itself.
 
     Args:
@@ -144,7 +96,7 @@ class ReduceOnPlateau(_Plateau):
         (2, True)
     """
 
-    remembers = ("steps", "_readings", "cuts")
+    remembers: tuple[str, ...] = ("steps", "_readings", "cuts")
 
     def __init__(
         self,
@@ -157,13 +109,36 @@ class ReduceOnPlateau(_Plateau):
         max_cuts: int | None = None,
         loss: Loss = F.cross_entropy,
     ):
-        super().__init__(valid, every=every, patience=patience, threshold=threshold, loss=loss)
+        super().__init__(every=every)
+        if not isinstance(valid, Dataset):
+            raise TypeError(f"valid={valid!r}: must be a Dataset, the second of lrlib.hold_out")
+        plateaus([], patience, threshold)
+        self._valid, self._loss, self._patience, self._threshold = valid, loss, patience, threshold
         self._factor = _check.below_one("factor", _check.positive("factor", factor))
         self._max_cuts = None if max_cuts is None else _check.integer("max_cuts", max_cuts, 0)
+        self.steps: list[int] = []
+        self._readings: list[list[float]] = []
         self.cuts: list = []
 
+    @property
+    def readings(self) -> list:
+        return [values[0] if len(values) == 1 else np.array(values) for values in self._readings]
+
+    def start(self, run: "Run") -> None:
+        if self.steps:
+            raise ValueError(f"{type(self).__name__}: has watched a run already; make a new one for each run")
+        own = _fingerprints(self._valid.x_test)
+        for data in {id(data): data for data in run.data if isinstance(data, Dataset)}.values():
+            for part in ("train", "test"):
+                shared = len(own & _fingerprints(getattr(data, f"x_{part}")))
+                if shared > len(own) / 2:
+                    raise ValueError(f"valid: {shared} of its {len(own)} test pictures are in the {part} set, must not")
+
     def __call__(self, run: "Run") -> None:
-        found = self.read(run)
+        values, _ = evaluate(run.model, self._valid.x_test, self._valid.y_test, self._loss)
+        self.steps.append(run.step)
+        self._readings.append(np.atleast_1d(values).tolist())
+        found = [plateaus(column, self._patience, self._threshold) for column in np.array(self._readings).T]
         cuts = [[self.steps[k] for k in positions][: self._max_cuts] for positions in found]
         self.cuts = cuts if isinstance(run.model, Stack) else cuts[0]
         for r, positions in enumerate(found):
@@ -174,7 +149,7 @@ class ReduceOnPlateau(_Plateau):
                     run.cut(self._factor, [r])
 
 
-class EarlyStopping(_Plateau):
+class EarlyStopping(ReduceOnPlateau):
     """End the run at the first plateau of the validation loss, and put the best weights back, of each replica.
 
     Best is the reading with the lowest validation loss, whether the run was ended early or not. As that reading is the
@@ -220,21 +195,19 @@ class EarlyStopping(_Plateau):
         threshold: float = 0.0,
         loss: Loss = F.cross_entropy,
     ):
-        super().__init__(valid, every=every, patience=patience, threshold=threshold, loss=loss)
+        super().__init__(valid, every=every, patience=patience, threshold=threshold, max_cuts=0, loss=loss)
         self._best: list[torch.Tensor] = []
 
     def __call__(self, run: "Run") -> None:
-        found = self.read(run)
-        past, now = np.array(self._readings[:-1]).reshape(-1, run.size), np.array(self._readings[-1])
-        lowest = np.nanmin(np.vstack([np.full((1, run.size), np.inf), past]), axis=0)
+        super().__call__(run)
+        lowest = np.nanmin([[np.inf] * run.size, *self._readings[:-1]], axis=0)
         state = run.values
         if not self._best:
             self._best = [tensor.clone() for tensor in state]
         self._check_same(state)
-        for r in np.flatnonzero(now < lowest):
+        for r in np.flatnonzero(self._readings[-1] < lowest):
             for best, tensor in zip(self._best, state, strict=True):
                 best[r] = tensor[r]
-        run.stop([r for r, positions in enumerate(found) if positions])
 
     def finish(self, run: "Run") -> None:
         if self._best:
@@ -244,10 +217,7 @@ class EarlyStopping(_Plateau):
 
     def _check_same(self, state: list[torch.Tensor]) -> None:
         if [best.shape for best in self._best] != [tensor.shape for tensor in state]:
-            raise ValueError(
-                "model: has other parameters or buffers than at the first reading of EarlyStopping, which could not "
-                "put the best ones back; must keep them"
-            )
+            raise ValueError("model: has other parameters or buffers than at the first reading, must keep them")
 
 
 def _fingerprints(pictures: torch.Tensor) -> set[int]:

@@ -1,6 +1,5 @@
 """What an update rule is; any rule as a `torch.optim.Optimizer`, and any `torch.optim.Optimizer` as a rule."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from numbers import Real
@@ -11,7 +10,7 @@ import torch
 from lrlib import _check
 from lrlib.schedules import Schedule
 
-__all__ = ["LossAt", "Now", "PerReplica", "Rule", "RuleOptimizer", "Setting", "State", "Values", "losses_at"]
+__all__ = ["LossAt", "Now", "Rule", "RuleOptimizer", "Setting", "State", "Values", "losses_at"]
 
 Setting = float | Schedule | Sequence[float] | Sequence[Schedule]
 State = dict[str, Any]
@@ -183,10 +182,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
         for p in (p for _, ready in groups for p in ready):
             if p.grad.layout != torch.strided or p.grad.is_complex():
-                raise RuntimeError(
-                    f"{type(self.rule).__name__}: the gradient of a parameter of shape {tuple(p.shape)} is "
-                    f"{p.grad.layout}, {p.grad.dtype}; must be dense and real"
-                )
+                raise RuntimeError(f"gradient {[*p.shape]}: is {p.grad.layout}, {p.grad.dtype}, must be dense and real")
         for group, ready in groups:
             ready.sort(key=lambda p: -self._steps(p))  # one that joined late does not speak for a group
             for some in [ready] if self.rule.joint else [[p] for p in ready]:
@@ -234,86 +230,3 @@ def losses_at(views: list[torch.Tensor], losses: Callable[[], torch.Tensor]) -> 
                 view.copy_(value)
 
     return loss_at
-
-
-class _Own(list):
-    """The optimizers of R replicas, each with its copies of the weights, once they are made."""
-
-    def copy_(self, saved):
-        raise ValueError(
-            "resume: is of a run with PerReplica, whose optimizers' memory is not in it; must be of a rule"
-        )
-
-
-def _check_step(optimizer: torch.optim.Optimizer) -> None:
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    required = closure is not None and closure.default is inspect.Parameter.empty
-    if required or getattr(optimizer, "needs_closure", False):
-        raise ValueError(f"make: gives {type(optimizer).__name__}, whose step needs a closure, must give one without")
-
-
-@dataclass(frozen=True)
-class PerReplica(Rule):
-    """Any `torch.optim.Optimizer` on a stack: one for each replica, which steps its part of the stacked parameters.
-
-    For methods that mix coordinates, such as those of other packages, on small networks: the gradients come from one
-    pass for all replicas, and each optimizer takes its step by itself. Of an optimizer with an evaluation mode, such as
-    a schedule-free one, callbacks and the test set see the weights of that mode, and the stack holds them in the end.
-    The optimizers keep what they remember to themselves, so a run with them cannot be resumed.
-
-    Args:
-        make: called as ``make(params, lr)``; returns an optimizer whose step needs no closure.
-
-    Raises:
-        TypeError: `make` cannot be called.
-        ValueError: in a run, its optimizers need a closure; or the run is to be resumed.
-
-    Example:
-        >>> import lrlib
-        >>> stack = lrlib.Stack([lrlib.mlp(64, 16, 10) for _ in range(3)])
-        >>> rule = PerReplica(lambda params, lr: torch.optim.RAdam(params, lr=lr))
-        >>> lrlib.train(stack, lrlib.digits(), lrlib.constant(0.01), steps=5, optimizer=rule).loss.shape
-        (3, 5)
-    """
-
-    make: Callable
-    joint = True
-    capturable = False
-
-    def __post_init__(self):
-        if not callable(self.make):
-            raise TypeError(f"make={self.make!r}: must be a function of parameters and a rate")
-
-    def optimizer(self, params, lr):
-        """What `make` returns for these parameters."""
-        return self.make(list(params), lr)
-
-    def start(self, p):
-        return {"own": _Own()}
-
-    def moves(self, gradients, params, states, now):
-        rates = now.settings["lr"].expand(len(params[0])).tolist()
-        gradients = [g.clone() for g in gradients]  # some optimizers write into them
-        if not states[0]["own"]:
-            copies = [[p[r].clone() for p in params] for r in range(len(rates))]
-            states[0]["own"].extend((some, self.make(some, rate)) for some, rate in zip(copies, rates, strict=True))
-            _check_step(states[0]["own"][0][1])
-        for r, (some, optimizer) in enumerate(states[0]["own"]):
-            if now.active is None or now.active[r]:
-                for group in optimizer.param_groups:
-                    group["lr"] = rates[r]
-                for k, p in enumerate(some):
-                    p.grad = gradients[k][r]
-                optimizer.step()
-        return [p - torch.stack([some[k] for some, _ in states[0]["own"]]) for k, p in enumerate(params)]
-
-    def evaluated(self, params, states):
-        own = states[0]["own"]
-        if not own or not all(hasattr(own[0][1], mode) for mode in ("eval", "train")):
-            return params
-        for _, optimizer in own:
-            optimizer.eval()
-        shown = [torch.stack([some[k] for some, _ in own]) for k in range(len(params))]
-        for _, optimizer in own:
-            optimizer.train()
-        return shown

@@ -224,17 +224,17 @@ def vertex(x: Sequence[float] | np.ndarray, y: np.ndarray) -> np.ndarray:
         raise ValueError(f"x={places}: must be ascending")
     if values.ndim not in (1, 2) or len(values) != len(places):
         raise ValueError(f"y: has shape {values.shape}, must be ({len(places)},) or ({len(places)}, seeds)")
-    heights = np.where(np.isfinite(values), values, np.inf).reshape(len(places), -1)
+    heights = np.where(np.isfinite(values), values, np.inf)
     if np.isinf(heights).all(0).any():
         raise ValueError("y: must have a finite value for each seed")
-    k, columns = heights.argmin(0), np.arange(heights.shape[1])
-    before, after = np.maximum(k - 1, 0), np.minimum(k + 1, len(places) - 1)
-    found = places[k]
-    curved = (before < k) & (k < after) & np.isfinite(heights[before, columns] + heights[after, columns])
-    left, middle, right, seeds = before[curved], k[curved], after[curved], columns[curved]
-    falls = (heights[middle, seeds] - heights[left, seeds]) / (places[middle] - places[left])
-    rises = (heights[right, seeds] - heights[middle, seeds]) / (places[right] - places[middle])
-    width = places[right] - places[left]
-    shift = np.divide(falls * width, 2 * (rises - falls), out=np.zeros_like(falls), where=rises > falls)
-    found[curved] = np.where(rises > falls, (places[left] + places[middle]) / 2 - shift, found[curved])
-    return found.reshape(values.shape[1:])
+    return np.apply_along_axis(lambda column: _vertex(places, column), 0, heights)
+
+
+def _vertex(x: np.ndarray, y: np.ndarray) -> float:
+    k = int(y.argmin())
+    if not 0 < k < len(y) - 1 or np.isinf(y[k - 1 : k + 2]).any():
+        return x[k]
+    falls, rises = np.diff(y[k - 1 : k + 2]) / np.diff(x[k - 1 : k + 2])
+    if not rises > falls:
+        return x[k]
+    return (x[k - 1] + x[k]) / 2 - falls * (x[k + 1] - x[k - 1]) / (2 * (rises - falls))

@@ -10,6 +10,8 @@ architecture: :math:`m_{\mathrm{in}}` and :math:`m_{\mathrm{out}}`, 1 where a si
 A model of the base's width is left as it is.
 """
 
+import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,9 +51,7 @@ def _growths(model: nn.Module, base: nn.Module, kinds: Mapping[str, str] | None)
     every = list(model.named_parameters(remove_duplicate=False))
     if len(every) > len(params):
         tied = next(name for name, _ in every if name not in params)
-        raise ValueError(
-            f"model: {tied!r} is tied to another parameter, which would be input and output at once; must be untied"
-        )
+        raise ValueError(f"model: {tied!r} is tied to another parameter, must be untied, as inputs and outputs differ")
     owners = {f"{path}.{name}" if path else name: (module, name) for path, module in model.named_modules()
               for name, _ in module.named_parameters(recurse=False)}  # fmt: skip
     return {name: _growth(name, *owners[name], p.shape, small[name], kinds.get(name)) for name, p in params.items()}
@@ -76,8 +76,7 @@ def _growth(
     if (of_vectors and len(shape) == 1) or (isinstance(module, nn.Embedding) and ratios[0] == 1):
         return 1.0, grown
     raise ValueError(
-        f"model: {name!r}, of shape {tuple(shape)} in a {type(module).__name__}, grows with the width in a way that is "
-        f"not known; must be named in kinds, as one of {', '.join(KINDS)}"
+        f"model: {name!r}, of shape {[*shape]} in a {type(module).__name__}, must be named in kinds: {KINDS}"
     )
 
 
@@ -237,9 +236,7 @@ class PerParameter(Rule):
     def moves(self, gradients, params, states, now):
         for name, factors in self.scales.items():
             if len(factors) != len(params):
-                raise ValueError(
-                    f"scales[{name!r}]: has {len(factors)} factors, must be {len(params)}, one a parameter"
-                )
+                raise ValueError(f"scales[{name!r}]: has {len(factors)} factors, must be {len(params)}, as parameters")
         found = []
         for k, (g, p, state) in enumerate(zip(gradients, params, states, strict=True)):
             values = now.like(p)
@@ -366,21 +363,15 @@ def _outputs(model: nn.Module, x: torch.Tensor, seed: int) -> dict[str, torch.Te
     """What each layer returns for a batch, by name; random layers draw the same numbers every time."""
     found: dict[str, torch.Tensor] = {}
 
-    def keep(name: str) -> Callable:
-        def hook(module: nn.Module, inputs: tuple, output) -> None:
-            first = output[0] if isinstance(output, tuple) else output  # of a recurrent layer, which returns its state
-            found[name] = first.detach().clone()
+    def keep(name: str, module: nn.Module, inputs: tuple, output) -> None:
+        first = output[0] if isinstance(output, tuple) else output  # of a recurrent layer, which returns its state
+        found[name] = first.detach().clone()
 
-        return hook
-
-    leaves = [(n, m) for n, m in model.named_modules() if not any(m.children()) and any(True for _ in m.parameters())]
-    hooks = [module.register_forward_hook(keep(name)) for name, module in leaves]
-    try:
-        with runtime.seeded(seed), runtime.buffers_kept(model):
-            model(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with contextlib.ExitStack() as hooks, runtime.seeded(seed), runtime.buffers_kept(model):
+        for name, module in model.named_modules():
+            if not any(module.children()) and list(module.parameters()):
+                hooks.enter_context(module.register_forward_hook(functools.partial(keep, name)))
+        model(x)
     return found
 
 

@@ -80,9 +80,8 @@ def test_the_ledger_finds_open_and_disputed_claims_and_links_the_rest(tmp_path):
     assert "J1" not in ledger.open and "J3" in ledger.open and len(ledger.open) == len(claims.CLAIMS) - 2
     assert ledger.disputed == ["J2"]
     assert [place.chapter for place in ledger.settled["J2"]] == ["one", "two"]
-    table = ledger.table()
-    assert repr(table).splitlines()[10:13] == ["J1   holds", "J2   corrected", "J3   open"]
-    page = table._repr_html_()
+    assert repr(ledger).splitlines()[10:13] == ["J1   holds", "J2   corrected", "J3   open"]
+    page = ledger._repr_html_()
     assert 'href="one.html#claim-J1"' in page and "A &lt; B." in page
 
 
@@ -91,9 +90,7 @@ def test_the_ledger_names_task_scale_and_n_and_every_row_can_be_filtered(tmp_pat
         claims.Evidence("gain", lrlib.summary([1.0, 2.0]), "digits"),
         claims.Evidence("edge", "2", "digits", scale="exact"),
     ]
-    page = (
-        claims.Ledger([stored(tmp_path / "one.ipynb", claims.settle("J1", "holds", "x", lines))]).table()._repr_html_()
-    )
+    page = claims.Ledger([stored(tmp_path / "one.ipynb", claims.settle("J1", "holds", "x", lines))])._repr_html_()
     assert '<td class="holds">holds</td><td>digits</td><td>tour, exact</td><td>2</td>' in page
     css = (Path(__file__).resolve().parents[1] / "book/_static/book.css").read_text(encoding="utf-8")
     filters = re.findall(r'type="radio" name="ledger-(\w+)" value="([\w-]+)"', page)

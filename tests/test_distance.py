@@ -1,7 +1,5 @@
 """Rules that estimate their rate: each beside the package it is written after, alone and in a stack."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -26,13 +24,33 @@ PAIRS = {
 }
 
 
-def trained(rule, seeds, rates, steps=40):
-    """The weights of replicas after training in float64, and the test losses on the way."""
-    data, models = lrlib.digits(), lrlib.initialised(lambda: lrlib.mlp(64, 8, 10).double(), seeds)
-    pair, stack = (data.x_train.double(), data.y_train), lrlib.Stack(models)
+def run(model, rule, rates, seeds, steps):
+    """The weights after training in float64, and the test losses on the way."""
+    data = lrlib.digits()
     watch = lrlib.Evaluate(data.x_test.double(), data.y_test, every=10)
-    lrlib.train(stack, pair, rates, steps=steps, batch_size=32, optimizer=rule, seed=list(seeds), callbacks=[watch])
-    return torch.cat([w.detach().flatten(1) for w in stack.weights], 1), watch.loss
+    pair, options = (data.x_train.double(), data.y_train), {"batch_size": 32, "callbacks": [watch]}
+    lrlib.train(model, pair, rates, steps=steps, optimizer=rule, seed=seeds, **options)
+    weights = model.weights if isinstance(model, lrlib.Stack) else [p[None] for p in model.parameters()]
+    return torch.cat([w.detach().flatten(1) for w in weights], 1), watch.loss
+
+
+def networks(seeds):
+    return lrlib.initialised(lambda: lrlib.mlp(64, 8, 10).double(), seeds)
+
+
+def trained(rule, seeds, rates, steps=40):
+    """Replicas in a stack."""
+    return run(lrlib.Stack(networks(seeds)), rule, rates, list(seeds), steps)
+
+
+def trained_alone(theirs, settings, seeds, rates):
+    """The same networks one after the other, by an optimizer of the package."""
+    models = networks(seeds)
+    found = [
+        run(model, theirs(model.parameters(), lr=1.0, **settings), rate, seed, 40)
+        for model, seed, rate in zip(models, seeds, rates, strict=True)
+    ]
+    return torch.cat([weights for weights, _ in found]), [losses for _, losses in found]
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -40,7 +58,7 @@ def test_the_rule_is_that_of_the_package(name):
     rule, theirs, lr, settings = PAIRS[name]
     rates = [lr, lr / 2, lr]
     mine, seen = trained(rule(**settings), [0, 1, 2], rates)
-    other, also = trained(lrlib.PerReplica(partial(theirs, **settings)), [0, 1, 2], rates)
+    other, also = trained_alone(theirs, settings, [0, 1, 2], rates)
     np.testing.assert_allclose(seen, also, rtol=2e-3)  # theirs sum in float32
     torch.testing.assert_close(mine, other, rtol=1e-2, atol=1e-3)
     assert not torch.allclose(mine[0], mine[1], atol=0.01)
@@ -58,7 +76,7 @@ def test_a_first_estimate_of_its_own_for_each_replica(rule):
 def test_a_rate_that_warms_up_weighs_the_average_as_the_package_does():
     warm = lrlib.warmup(lrlib.constant(0.02), 30, start_factor=0.1)
     mine, _ = trained(lrlib.ScheduleFreeAdamW(), [0, 1], [warm] * 2)
-    other, _ = trained(lrlib.PerReplica(pytorch_optimizer.ScheduleFreeAdamW), [0, 1], [warm] * 2)
+    other, _ = trained_alone(pytorch_optimizer.ScheduleFreeAdamW, {}, [0, 1], [warm] * 2)
     torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-7)
 
 

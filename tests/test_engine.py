@@ -528,32 +528,6 @@ def test_lbfgs_evaluates_the_loss_as_often_as_in_a_plain_loop():
     assert apart(ours.parameters(), theirs.parameters()) < 1e-6
 
 
-def test_every_replica_may_have_its_own_torch_optimizer():
-    stack = lrlib.Stack([mlp(0), mlp(1)])
-    rule = lrlib.PerReplica(lambda params, lr: torch.optim.RAdam(params, lr=lr))
-    lrlib.train(stack, (X, Y), [0.01, lrlib.cosine(0.02, 20)], steps=20, optimizer=rule, seed=[0, 1])
-    for r, schedule in enumerate((lrlib.constant(0.01), lrlib.cosine(0.02, 20))):
-        model = mlp(r)
-        radam = torch.optim.RAdam(model.parameters(), lr=1.0)
-        lrlib.train(model, (X, Y), schedule, steps=20, optimizer=radam, seed=r)
-        assert apart(model.parameters(), stack.replica(r).values()) < 1e-12
-
-
-@pytest.mark.parametrize("make", [torch.optim.LBFGS, lrlib.HillClimb().optimizer], ids=["LBFGS", "HillClimb"])
-def test_optimizers_of_replicas_that_need_a_closure_are_refused(make):
-    with pytest.raises(ValueError, match="make: gives .*, whose step needs a closure"):
-        lrlib.train(lrlib.Stack([mlp()]), (X, Y), 0.1, steps=1, optimizer=lrlib.PerReplica(make))
-
-
-def test_a_run_whose_replicas_have_optimizers_of_their_own_is_not_resumed():
-    rule, kept = lrlib.PerReplica(lambda params, lr: torch.optim.RAdam(params, lr=lr)), []
-    keep = lrlib.Periodic(lambda run: kept.append(run.state_dict()), at=[2])
-    options = {"steps": 4, "optimizer": rule}
-    lrlib.train(lrlib.Stack([mlp()]), (X, Y), 0.1, callbacks=[keep], **options)
-    with pytest.raises(ValueError, match="resume: is of a run with PerReplica"):
-        lrlib.train(lrlib.Stack([mlp()]), (X, Y), 0.1, resume=kept[0], **options)
-
-
 class Uncopied(nn.Module):
     """A model that refuses to be copied, as those do that hold files or locks."""
 

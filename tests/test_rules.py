@@ -383,7 +383,6 @@ def test_settings_out_of_range_are_named(kind, wrong):
         (lambda: lrlib.SGD(momentum="0.9"), "momentum"),
         (lambda: lrlib.SGD(momentum=[0.9, True]), "momentum"),
         (lambda: lrlib.Parabola(warmup=2.5), "warmup"),
-        (lambda: lrlib.PerReplica(3), "make"),
         (lambda: lrlib.SGD().optimizer([parameter(1.0)], lr="0.1"), "lr"),
         (lambda: lrlib.SGD(momentum=lrlib.constant(0.9)).optimizer([parameter(1.0)], lr=0.1), "momentum"),
         (lambda: lrlib.Adam(betas=([0.5, 0.9], 0.999)).optimizer([parameter(1.0)], lr=0.1), r"betas\[0\]"),
@@ -423,59 +422,3 @@ def test_a_rule_of_ones_own():
         theta.grad = torch.tensor([0.5, -7.0]).double()
         optimizer.step()
     assert theta.tolist() == [0.5, 3.0] and optimizer.state[theta]["clips"].tolist() == [0.0, 2.0]
-
-
-class Averaged(torch.optim.SGD):
-    """As a schedule-free optimizer: in evaluation mode the parameters are the mean of all points after a step."""
-
-    def __init__(self, params, lr):
-        super().__init__(params, lr=lr)
-        self.count = 0
-
-    def step(self, closure=None):
-        super().step(closure)
-        self.count += 1
-        for p in self.param_groups[0]["params"]:
-            self.state[p]["sum"] = self.state[p].get("sum", 0) + p.detach().clone()
-
-    def _swap(self, name, value):
-        for p in self.param_groups[0]["params"]:
-            if self.count:
-                self.state[p][name] = p.detach().clone()
-                p.data.copy_(value(self.state[p]))
-
-    def eval(self):
-        self._swap("point", lambda state: state["sum"] / self.count)
-
-    def train(self):
-        self._swap("mean", lambda state: state["point"])
-
-
-def network(seed):
-    with lrlib.seeded(seed):
-        return lrlib.mlp(64, 8, 10).double()
-
-
-def test_what_watches_a_stack_sees_the_weights_that_its_optimizers_mean_to_be_evaluated():
-    data, rates, seeds = lrlib.digits(), [0.1, 0.3, 0.2, 1e200], [0, 0, 1, 1]
-    pair, options = (data.x_train.double(), data.y_train), {"steps": 30, "batch_size": 32}
-    stack, watch = lrlib.Stack([network(seed) for seed in seeds]), lrlib.Evaluate(*pair, every=10)
-    together = lrlib.train(
-        stack, pair, rates, optimizer=lrlib.PerReplica(Averaged), seed=seeds, callbacks=[watch], **options
-    )
-    assert (together.diverged_at >= 0).tolist() == [False, False, False, True]
-    for r in range(3):
-        model, alone = network(seeds[r]), lrlib.Evaluate(*pair, every=10)
-        optimizer = Averaged(list(model.parameters()), rates[r])
-        lrlib.train(model, pair, None, optimizer=optimizer, seed=seeds[r], callbacks=[alone], **options)
-        means = [p.detach().clone() for p in model.parameters()]  # what a run leaves, as in evaluation mode
-        optimizer.train()
-        np.testing.assert_allclose(watch.loss[r], alone.loss, rtol=1e-10)
-        for mine, mean, point in zip(stack.replica(r).values(), means, model.parameters(), strict=True):
-            torch.testing.assert_close(mine, mean, rtol=1e-10, atol=1e-12)
-            assert not torch.allclose(mine, point)
-
-
-def test_alone_a_per_replica_rule_is_the_optimizer_itself():
-    rule = lrlib.PerReplica(lambda params, lr: torch.optim.RAdam(params, lr=lr))
-    assert type(rule.optimizer([parameter(1.0)], lr=0.5)) is torch.optim.RAdam

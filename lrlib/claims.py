@@ -317,7 +317,7 @@ class Ledger:
         )
         evidence = "".join(f"<p>{html.escape(p.verdict.answer)}</p>{p.verdict.details}" for p in places)
         lines = [line for place in places for line in place.verdict.evidence]
-        task, n, scale = (", ".join(dict.fromkeys(line[k] for line in lines if line[k])) for k in (2, 3, 4))
+        task, n, scale = ("; ".join(dict.fromkeys(line[k] for line in lines if line[k])) for k in (2, 3, 4))
         return (
             f'<tr class="{_css(verdict)} {claim[0]}"><th scope="row">{claim}</th>'
             f"<td><details><summary>{html.escape(CLAIMS[claim].statement)}</summary>{evidence}</details></td>"

@@ -91,7 +91,7 @@ def test_the_ledger_names_task_scale_and_n_and_every_row_can_be_filtered(tmp_pat
         claims.Evidence("edge", "2", "digits", scale="exact"),
     ]
     page = claims.Ledger([stored(tmp_path / "one.ipynb", claims.settle("J1", "holds", "x", lines))])._repr_html_()
-    assert '<td class="holds">holds</td><td>digits</td><td>tour, exact</td><td>2</td>' in page
+    assert '<td class="holds">holds</td><td>digits</td><td>tour; exact</td><td>2</td>' in page
     css = (Path(__file__).resolve().parents[1] / "book/_static/book.css").read_text(encoding="utf-8")
     filters = re.findall(r'type="radio" name="ledger-(\w+)" value="([\w-]+)"', page)
     assert len(filters) == len(claims.VERDICTS) + 1 + len(claims.SOURCES)

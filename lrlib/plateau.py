@@ -132,7 +132,8 @@ class ReduceOnPlateau(Callback):
             for part in ("train", "test"):
                 shared = len(own & _fingerprints(getattr(data, f"x_{part}")))
                 if shared > len(own) / 2:
-                    raise ValueError(f"valid: {shared} test pictures are in the {part} set, must be set apart (hold_out)")
+                    found = f"{shared} of its {len(own)} test pictures are in the {part} set"
+                    raise ValueError(f"valid: {found}, they must be set apart, as by lrlib.hold_out")
 
     def __call__(self, run: "Run") -> None:
         values, _ = evaluate(run.model, self._valid.x_test, self._valid.y_test, self._loss)

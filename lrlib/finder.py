@@ -144,7 +144,9 @@ class RangeTest:
         noise = deviation * math.sqrt((1 - self.smoothing) / (1 + self.smoothing))
         fall = start - loss.min()
         if fall <= max(0.02 * abs(start), 5 * noise):
-            raise NoSuggestion(f"the curve is flat: its fall of {fall:.2g} is noise; raise max_lr or num_iter")
+            raise NoSuggestion(
+                f"the curve is flat: the loss falls by {fall:.2g}, no more than its noise; raise max_lr or num_iter"
+            )
         averaged = min(round(1 / (1 - self.smoothing)), len(lr) - MIN_POINTS)
         return lr[averaged:], loss[averaged:]  # the first means are over too few losses
 

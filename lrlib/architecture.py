@@ -99,7 +99,9 @@ def copied(model: nn.Module) -> nn.Module:
         for value in _inside(list(_settings(module).values()), set()):
             if isinstance(value, FunctionType) and any(id(part) in parts for part in _inside(_held(value), set())):
                 kind = type(module).__name__
-                raise ValueError(f"model: cannot be copied, as the function {value.__qualname__!r} of {kind} holds it")
+                raise ValueError(
+                    f"model: cannot be copied, as the function {value.__qualname__!r} of its {kind} holds a part of it"
+                )
     try:
         return copy.deepcopy(model)
     except Exception as error:  # of any kind: it holds a lock, a file, a computed tensor

@@ -135,7 +135,10 @@ def gradient_noise_scale(
     for name, layer in (stack.template if stack else model).named_modules():
         training = stack.training if stack else layer.training
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (training or layer.running_mean is None):
-            raise ValueError(f"model: its BatchNorm layer {name!r} mixes examples, must evaluate by running statistics")
+            raise ValueError(
+                f"model: its BatchNorm layer {name!r} mixes the examples of a batch, must be in eval mode and have "
+                "running statistics"
+            )
 
     def gradient(rows: torch.Tensor) -> torch.Tensor:
         with runtime.buffers_kept(model):

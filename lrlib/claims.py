@@ -248,7 +248,9 @@ def settle(
             f"verdict={verdict!r}: a question is 'answered' and a claim is not; {claim}: {CLAIMS[claim].statement}"
         )
     if (record is None) == (verdict == "open at scale"):
-        raise ValueError(f"record={record!r}: must name what would settle it where it is open at scale, and only there")
+        raise ValueError(
+            f"record={record!r}: must name the record that would settle it where it is open at scale, and only there"
+        )
     return Verdict(claim, verdict, answer, tuple(line.cells for line in evidence), record)
 
 

@@ -94,7 +94,10 @@ def image_schedule(
         channels = [_luminance(channels)]
     width, height = channels[0].size
     if width * height * len(channels) < num_steps:
-        raise ValueError(f"image: has {width} x {height} pixels, must have at least num_steps={num_steps!r}")
+        raise ValueError(
+            f"image: has {width} x {height} pixels of {len(channels)} values, "
+            f"must have at least num_steps={num_steps!r}"
+        )
     factor = np.sqrt(width * height * len(channels) / num_steps)
     size = int(width / factor), int(height / factor)
     if min(size) < 1:  # a picture so narrow becomes one row or column

@@ -284,7 +284,9 @@ def loss_between(
 
     end, own = line(model, direction, [0, 1]).loss[1], line(other, 0 * direction, [0, 1]).loss[0]
     if not np.isclose(end, own, rtol=4 * torch.finfo(direction.dtype).eps ** 0.5, atol=1e-6, equal_nan=True):
-        raise ValueError(f"other: has the loss {own:.6g}, model there {end:.6g}, must differ in parameters alone")
+        raise ValueError(
+            f"other: has the loss {own:.6g}, and model {end:.6g} with its parameters, must differ in parameters alone"
+        )
     return line(model, direction, position)
 
 

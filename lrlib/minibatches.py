@@ -49,7 +49,9 @@ class MiniBatches:
             if len(pair[0]) != len(pair[1]) or len(pair[0]) == 0:
                 raise ValueError(f"data: has {len(pair[0])} inputs and {len(pair[1])} targets, must be equal and >= 1")
             if batch_size > len(pair[0]):
-                raise ValueError(f"batch_size={batch_size!r}: must be <= {len(pair[0])}, the training examples")
+                raise ValueError(
+                    f"batch_size={batch_size!r}: must be <= {len(pair[0])}, the number of training examples"
+                )
         keys = [(id(x), id(y), seed) for (x, y), seed in zip(pairs, seeds, strict=True)]
         sizes = [len(list(same)) for _, same in itertools.groupby(keys)]
         group = sizes[0] if len(set(sizes)) == 1 else 1
@@ -95,7 +97,9 @@ class Loader:
 
     def __init__(self, data: Iterable, device: torch.device):
         if not isinstance(data, Iterable) or isinstance(data, Iterator):
-            raise TypeError(f"data={data!r}: must be a Dataset, two tensors, or an iterable that can be restarted")
+            raise TypeError(
+                f"data={data!r}: must be a Dataset, a pair of tensors, or an iterable that can be restarted"
+            )
         self.device, self._pairs = device, self._again(data)
 
     def _again(self, data: Iterable) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -182,7 +182,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
         for p in (p for _, ready in groups for p in ready):
             if p.grad.layout != torch.strided or p.grad.is_complex():
-                raise RuntimeError(f"gradient {[*p.shape]}: is {p.grad.layout}, {p.grad.dtype}, must be dense and real")
+                raise RuntimeError(
+                    f"{type(self.rule).__name__}: the gradient of a parameter of shape {tuple(p.shape)} is "
+                    f"{p.grad.layout}, {p.grad.dtype}; must be dense and real"
+                )
         for group, ready in groups:
             ready.sort(key=lambda p: -self._steps(p))  # one that joined late does not speak for a group
             for some in [ready] if self.rule.joint else [[p] for p in ready]:

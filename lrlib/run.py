@@ -181,7 +181,8 @@ class Run(ABC):
             if x.shape[1] > 1 or "more than 1 value per channel" not in str(error):
                 raise
             raise ValueError(
-                "data: gave a batch of one example, of which BatchNorm has no variance; must not, as by drop_last=True"
+                "data: gave a batch of one example, of which BatchNorm has no variance; must give larger ones, "
+                "by batch_size, or drop_last=True of a loader"
             ) from error
 
     def _losses(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

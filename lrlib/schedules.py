@@ -119,7 +119,9 @@ class Schedule:
         rates = np.asarray(self._formula(t.copy()))  # which a formula may write into
         if rates.shape != t.shape or rates.dtype.kind not in "biuf":
             found = f"{rates.dtype} of shape {rates.shape}"
-            raise ValueError(f"formula of {self}: returns {found}, must be real numbers of shape {t.shape}")
+            raise ValueError(
+                f"formula of {self}: returns {found}, must be real numbers of shape {t.shape}, of the steps"
+            )
         return rates.astype(np.float64, copy=False)
 
     def __repr__(self) -> str:

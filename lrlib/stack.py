@@ -266,4 +266,7 @@ def check_statistics(model: nn.Module, examples: int, batch_size: int) -> None:
     network = model.template if isinstance(model, Stack) else model
     for name, module in network.named_modules() if batch_size < examples else ():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
-            raise ValueError(f"batch_size={batch_size}: must be >= {examples}, as BatchNorm {name!r} has no statistics")
+            raise ValueError(
+                f"batch_size={batch_size}: must be >= {examples}, the number of examples, as the BatchNorm layer "
+                f"{name!r} has no running statistics"
+            )

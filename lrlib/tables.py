@@ -65,5 +65,7 @@ def table(rows: Sequence[Mapping[str, object]], caption: str = "") -> Table:
     headers = list(rows[0])
     for number, row in enumerate(rows):
         if unknown := [key for key in row if key not in headers]:
-            raise ValueError(f"rows: row {number} has the column {unknown[0]!r}, must have those of row 0, {headers}")
+            raise ValueError(
+                f"rows: row {number} has the column {unknown[0]!r}, must have those of the first, {headers}"
+            )
     return Table(headers, [[str(row.get(key, "")) for key in headers] for row in rows], caption)

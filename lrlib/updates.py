@@ -125,7 +125,10 @@ class RuleRun(Run):
         for mine, value in zip(self.weights, kept, strict=False):
             mine.copy_(value)
         if [id(p) for p in self.model.parameters() if p.requires_grad] != [id(p) for p in self._params]:
-            raise ValueError("model: a callback has changed which parameters require gradients, must leave them")
+            raise ValueError(
+                "model: a callback has changed which parameters require gradients, which only a torch.optim.Optimizer "
+                "follows; must leave them"
+            )
 
     def leave(self) -> None:
         for mine, value in zip(self.weights, self._rule.evaluated(self.weights, self.state), strict=True):

@@ -51,7 +51,9 @@ def _growths(model: nn.Module, base: nn.Module, kinds: Mapping[str, str] | None)
     every = list(model.named_parameters(remove_duplicate=False))
     if len(every) > len(params):
         tied = next(name for name, _ in every if name not in params)
-        raise ValueError(f"model: {tied!r} is tied to another parameter, must be untied, as inputs and outputs differ")
+        raise ValueError(
+            f"model: {tied!r} is tied to another parameter, which would be input and output at once; must be untied"
+        )
     owners = {f"{path}.{name}" if path else name: (module, name) for path, module in model.named_modules()
               for name, _ in module.named_parameters(recurse=False)}  # fmt: skip
     return {name: _growth(name, *owners[name], p.shape, small[name], kinds.get(name)) for name, p in params.items()}
@@ -76,7 +78,8 @@ def _growth(
     if (of_vectors and len(shape) == 1) or (isinstance(module, nn.Embedding) and ratios[0] == 1):
         return 1.0, grown
     raise ValueError(
-        f"model: {name!r}, of shape {[*shape]} in a {type(module).__name__}, must be named in kinds: {KINDS}"
+        f"model: {name!r}, of shape {tuple(shape)} in a {type(module).__name__}, grows with the width in a way that is "
+        f"not known; must be named in kinds, as one of {', '.join(KINDS)}"
     )
 
 
@@ -236,7 +239,9 @@ class PerParameter(Rule):
     def moves(self, gradients, params, states, now):
         for name, factors in self.scales.items():
             if len(factors) != len(params):
-                raise ValueError(f"scales[{name!r}]: has {len(factors)} factors, must be {len(params)}, as parameters")
+                raise ValueError(
+                    f"scales[{name!r}]: has {len(factors)} factors, must be {len(params)}, one a parameter"
+                )
         found = []
         for k, (g, p, state) in enumerate(zip(gradients, params, states, strict=True)):
             values = now.like(p)

@@ -7,6 +7,7 @@ from lrlib.claims import CLAIMS, Evidence, Verdict, settle
 from lrlib.curvature import *
 from lrlib.data import *
 from lrlib.datafiles import *
+from lrlib.decay import *
 from lrlib.diagnosis import *
 from lrlib.distance import *
 from lrlib.ensembles import *

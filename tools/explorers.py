@@ -324,7 +324,7 @@ def draw_adamw(lr: float = 0.01, steps: int = 2000) -> None:
     for k, (decay, name) in enumerate(((0.02, "long memory"), (0.5, "short memory"))):
         share = lr * decay * (1 - lr * decay) ** np.arange(steps - 1, -1, -1)
         parts = [(1 - lr * decay) ** steps, *share.reshape(20, -1).sum(1)]
-        label = f"{name}, {1 / (lr * decay):,.0f} steps"
+        label = f"{name}, {lrlib.ema_timescale(lr, decay):,.0f} steps"
         left.bar(np.arange(21) + 0.4 * k - 0.2, 100 * np.array(parts), 0.4, color=lrlib.COLORS[k], label=label)
     left.set(xlabel="start, then the run in twentieths", ylabel="share in the final weights (%)", title="Memory")
     left.legend(fontsize=8)

@@ -13,7 +13,7 @@
   };
 
   const formulas = (LR.formulas.adamw = {
-    /** The timescale of the weights, in steps: 1/(ηλ). */
+    /** What lrlib.ema_timescale tells. */
     timescale: (eta, lambda) => 1 / (eta * lambda),
     /** The rate of step t of a run of T steps. */
     rate: (shape, eta, t, T) => eta * SHAPES[shape](t / T),

@@ -66,10 +66,17 @@ def integer(name: str, value, minimum: int, maximum: int | None = None) -> int:
 
 def increasing(name: str, values, minimum: int) -> list[int]:
     """Integers, strictly increasing, the first at least `minimum`."""
-    items = [integer(f"{name}[{k}]", value, minimum) for k, value in enumerate(values)]
-    ordered = bool(items) and items == sorted(set(items))
-    _require(ordered, name, values, f"a strictly increasing sequence of integers >= {minimum}, at least one")
-    return items
+    allowed = f"a strictly increasing sequence of integers >= {minimum}"
+    try:
+        items = list(values)
+    except TypeError:
+        raise TypeError(f"{name}={values!r}: must be {allowed}") from None
+    if not all(map(_is_integer, items)):
+        raise TypeError(f"{name}={values!r}: must be {allowed}")
+    ordered = all(a < b for a, b in zip(items, items[1:], strict=False))
+    _require(bool(items) and items[0] >= minimum and ordered, name, values, allowed)
+    _require(items[-1] < FLOATS, name, values, "integers < 2**1023")
+    return [int(item) for item in items]
 
 
 def choice(name: str, value, options: Collection):

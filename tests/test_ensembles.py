@@ -242,7 +242,7 @@ def test_snapshots_of_another_network_are_refused_by_name(data, snapshots):
 @pytest.mark.parametrize("at", [[], [0, 1], [5, 5], [5, 3]], ids=str)
 @pytest.mark.parametrize("collect", [lrlib.Snapshots, lrlib.WeightAverage])
 def test_bad_steps_are_refused(collect, at):
-    with pytest.raises(ValueError, match=r"at=.*must be a strictly increasing|at\[0\]=0: must be an integer >= 1"):
+    with pytest.raises(ValueError, match="at=.*must be a strictly increasing"):
         collect(at=at)
 
 

@@ -388,7 +388,7 @@ INVALID = [
     (lambda: lrlib.step(0.1, 5, gamma=0.0), "gamma=0.0"),
     (lambda: lrlib.multistep(0.1, [5, 3]), r"milestones=\[5, 3\]"),
     (lambda: lrlib.multistep(0.1, [3, 3]), r"milestones=\[3, 3\]"),
-    (lambda: lrlib.multistep(0.1, [0]), r"milestones\[0\]=0"),
+    (lambda: lrlib.multistep(0.1, [0]), r"milestones=\[0\]"),
     (lambda: lrlib.multistep(0.1, []), r"milestones=\[\]"),
     (lambda: lrlib.exponential(0.1, -1.0), "gamma=-1.0"),
     (lambda: lrlib.inverse_time(0.1, -1.0), "decay=-1.0"),
@@ -547,5 +547,5 @@ def test_a_formula_gives_real_numbers(value, steps):
     ],
 )
 def test_an_integer_that_is_no_float_is_refused_by_name(make, named):
-    with pytest.raises(ValueError, match=rf"^{named}(\[\d\])?=.*must be"):
+    with pytest.raises(ValueError, match=f"^{named}=.*must be"):
         make(10**400)

@@ -46,6 +46,9 @@ def copy_state(model: nn.Module) -> dict[str, torch.Tensor]:
 
     Of a :class:`~lrlib.Stack` each is (R, ...), under the name that it has in one network.
 
+    Raises:
+        TypeError: the model's state holds anything but tensors.
+
     Example:
         >>> model = nn.Linear(2, 1)
         >>> state = copy_state(model)
@@ -53,19 +56,31 @@ def copy_state(model: nn.Module) -> dict[str, torch.Tensor]:
         >>> bool((state["weight"] == 0).all())
         False
     """
-    return {name: tensor.detach().clone() for name, tensor in _state_of(model).items()}
+    return {name: tensor.detach().clone() for name, tensor in _tensors("model", _state_of(model)).items()}
 
 
 def _state_of(model: nn.Module) -> State:
     return model.tensors() if isinstance(model, Stack) else model.state_dict()
 
 
-def _fit(name: str, state: State, reference: State, owner: str) -> None:
+def _tensors(name: str, state: State) -> State:
+    """A state, which must be a mapping from names to tensors."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"{name}: is a {type(state).__name__}, must be a state dict")
+    for entry, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"{name}: {entry} is a {type(value).__name__}, must be a tensor")
+    return state
+
+
+def _check_state(name: str, state: State, reference: State, owner: str) -> None:
     """Names and shapes of a state are those of the reference."""
-    for entry in {**reference, **state}:
-        found, allowed = (tuple(s[entry].shape) if entry in s else None for s in (state, reference))
+    if differing := sorted(_tensors(name, state).keys() ^ reference.keys()):
+        raise ValueError(f"{name}: differs from {owner} in the entries {differing}, must have the same")
+    for entry, tensor in reference.items():
+        found, allowed = tuple(state[entry].shape), tuple(tensor.shape)
         if found != allowed:
-            raise ValueError(f"{name}: {entry} has shape {found}, must be {allowed}, as in {owner}")
+            raise ValueError(f"{name}: {entry} has shape {found}, must be {allowed}, the shape in {owner}")
 
 
 def _check_states(states: Iterable[State], model: nn.Module) -> list[State]:
@@ -73,7 +88,7 @@ def _check_states(states: Iterable[State], model: nn.Module) -> list[State]:
     if not states:
         raise ValueError("states: is empty, must hold at least one state; was the run shorter than the first snapshot?")
     for k, state in enumerate(states):
-        _fit(f"states[{k}]", state, _state_of(model), "the model")
+        _check_state(f"states[{k}]", state, _state_of(model), "the model")
     return states
 
 
@@ -158,12 +173,12 @@ class Snapshots(Callback, Sequence):
         try:
             loaded, taken = cls(content["at"]), content["taken"]
             for k, (step, state) in enumerate(taken):
-                _fit(f"states[{k}]", state, taken[0][1], "states[0]")
+                _check_state(f"states[{k}]", state, taken[0][1], "states[0]")
                 if not state:
                     raise ValueError(f"states[{k}]: is empty, must hold tensors")
                 loaded.steps.append(_check.integer(f"steps[{k}]", step, 1))
                 loaded._states.append({name: tensor.to(device) for name, tensor in state.items()})
-        except (AttributeError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{file}: {error}") from error
         return loaded
 
@@ -338,8 +353,8 @@ class StatePath:
     control: State = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
-        _fit("end", self.end, self.start, "start")
-        _fit("control", {**self.start, **self.control}, self.start, "start")
+        _check_state("end", self.end, self.start, "start")
+        _check_state("control", {**self.start, **self.control}, self.start, "start")
 
     def at(self, t: float) -> dict[str, torch.Tensor]:
         """The state at t in [0, 1].

@@ -151,6 +151,15 @@ def test_a_device_that_is_not_there_is_no_damage(tmp_path, snapshots):
         lrlib.Snapshots.load(tmp_path / "whole.pt", device="cuda")
 
 
+def test_a_state_that_is_more_than_tensors_is_refused():
+    class Extra(nn.Linear):
+        def get_extra_state(self):
+            return {"version": 1}
+
+    with pytest.raises(TypeError, match="model: _extra_state is a dict, must be a tensor"):
+        lrlib.copy_state(Extra(2, 2))
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.pt: no such file of snapshots"):
         lrlib.Snapshots.load(tmp_path / "nothing.pt")
@@ -207,11 +216,8 @@ STATE = {"w": torch.ones(2)}
         ({"at": [2, 1]}, "must be a strictly increasing"),
         ({"taken": None}, "NoneType"),
         ({"taken": [(1, STATE), (2, {"w": torch.ones(3)})]}, r"states\[1\]: w has shape \(3,\), must be \(2,\)"),
-        (
-            {"taken": [(1, STATE), (2, {"v": torch.ones(2)})]},
-            r"states\[1\]: w has shape None, must be \(2,\), as in states\[0\]",
-        ),
-        ({"taken": [(1, {"w": 1.0})]}, "'float' object has no attribute"),
+        ({"taken": [(1, STATE), (2, {"v": torch.ones(2)})]}, r"states\[1\]: differs from states\[0\]"),
+        ({"taken": [(1, {"w": 1.0})]}, r"states\[0\]: w is a float, must be a tensor"),
     ],
     ids=["format", "steps", "nothing", "shapes", "names", "numbers"],
 )
@@ -235,8 +241,10 @@ def test_snapshots_of_another_network_are_refused_by_name(data, snapshots):
     wider = lrlib.mlp(64, 13, 10, norm="batch")
     with pytest.raises(ValueError, match=r"states\[0\]: 1.weight has shape \(12, 64\), must be \(13, 64\)"):
         lrlib.member_probabilities(wider, snapshots, data.x_test)
-    with pytest.raises(ValueError, match=r"states\[0\]: 1.bias has shape None, must be \(12,\), as in the model"):
+    with pytest.raises(ValueError, match=r"states\[0\]: differs from the model in the entries"):
         lrlib.member_probabilities(seeded_model(), snapshots, data.x_test)
+    with pytest.raises(TypeError, match=r"states\[0\]: is a Tensor, must be a state dict"):
+        lrlib.member_probabilities(seeded_model(), [torch.ones(1)], data.x_test)
 
 
 @pytest.mark.parametrize("at", [[], [0, 1], [5, 5], [5, 3]], ids=str)

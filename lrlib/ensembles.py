@@ -290,15 +290,19 @@ def negative_log_likelihood(probabilities: torch.Tensor, y: torch.Tensor) -> flo
         y: labels, shape (N,).
 
     Raises:
-        ValueError: these are no probabilities.
-        IndexError: a label is none of the classes.
+        ValueError: shapes do not fit, these are no probabilities, or a label is none of the classes.
 
     Example:
         >>> round(negative_log_likelihood(torch.tensor([[0.5, 0.5]]), torch.tensor([0])), 4)
         0.6931
     """
+    if probabilities.ndim != 2 or y.shape != probabilities.shape[:1] or len(y) == 0:
+        raise ValueError(f"probabilities, y: have {probabilities.shape} and {y.shape}, must be (N >= 1, classes), (N,)")
     if not ((probabilities >= 0).all() and ((probabilities.sum(1) - 1).abs() < 0.01).all()):
         raise ValueError("probabilities: are negative or do not add up to 1, must be probabilities, not logits")
+    classes = probabilities.shape[1]
+    if y.dtype not in (torch.uint8, torch.int32, torch.int64) or not ((y >= 0) & (y < classes)).all():
+        raise ValueError(f"y: is {y.dtype} from {y.min()} to {y.max()}, must be whole numbers in [0, {classes - 1}]")
     return F.nll_loss(probabilities.double().clamp_min(torch.finfo(probabilities.dtype).tiny).log(), y).item()
 
 

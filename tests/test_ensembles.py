@@ -521,6 +521,12 @@ def test_outputs_that_are_no_logits_have_no_probabilities(model, x, named):
         lrlib.member_probabilities(model, [lrlib.copy_state(model)], x, batch_size=2)
 
 
+@pytest.mark.parametrize("y", [[0, 2], [0, -100], [0.0, 1.0], [True, False]], ids=str)
+def test_labels_are_whole_numbers_of_classes(y):
+    with pytest.raises(ValueError, match=r"y: is .*must be whole numbers in \[0, 1\]"):
+        lrlib.negative_log_likelihood(torch.tensor([[0.5, 0.5], [0.2, 0.8]]), torch.tensor(y))
+
+
 class Locked(nn.Linear):
     def __deepcopy__(self, memo):
         raise TypeError("holds a lock")

@@ -116,7 +116,9 @@ def test_the_table_says_where_each_cell_is_from():
         name, *cells = line.strip("| ").split(" | ")
         assert len(cells) == len(choose.COLUMNS)
         for cell in cells:
-            assert re.search(r'● <a href="\w+\.html#claim-\w+">|○ \{cite:p\}`|◇ \w', cell), (name, cell)
+            assert re.search(
+                r'● <a href="\w+\.html#claim-\w+">|○ <span class="lr-from">\{cite:p\}`|◇ <span class="lr-from">\w', cell
+            ), (name, cell)
 
 
 def test_the_axes_of_the_front_picture_stand_where_its_rates_are():
@@ -148,6 +150,19 @@ def opened(browser, url, width=1280, **options):
 @pytest.fixture(scope="module")
 def page(browser, url):
     return opened(browser, url)
+
+
+@needs_chromium
+def test_the_table_shows_its_sources_when_asked_to(browser, url):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(url)
+    row = page.locator("tr:has([id^='row-'])").first
+    before = row.evaluate("tr => [tr.offsetHeight, tr.innerText]")
+    page.get_by_label("Show papers").check()
+    after = row.evaluate("tr => [tr.offsetHeight, tr.innerText]")
+    assert "Devlin" in after[1] and "Devlin" not in before[1] and "○" in before[1]
+    assert before[0] < 0.7 * after[0]
+    page.close()
 
 
 CHOICES = [

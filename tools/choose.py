@@ -121,14 +121,17 @@ def is_measured(fact: dict) -> bool:
 
 
 def source(fact: dict) -> str:
-    """In Markdown where a fact is from: measured here and on what, usual practice with its citation, or a guess."""
+    """In Markdown where a fact is from: measured here and on what, usual practice with its citation, or a guess.
+
+    Citations and the reasons of guesses are in the class `lr-from`, which the table shows when asked to.
+    """
     marks = []
     if is_measured(fact):
         on = f" on {fact['on']}" if "on" in fact else ""
         marks.append(f'● <a href="{settled_in(fact["claim"])}.html#claim-{fact["claim"]}">{fact["claim"]}</a>{on}')
     if "by" in fact:
-        marks.append(f"○ {{cite:p}}`{fact['by']}`")
-    return " ".join(marks) or f"◇ {fact['why']}"
+        marks.append(f"""○ <span class="lr-from">{{cite:p}}`{fact["by"]}`</span>""")
+    return " ".join(marks) or f"""◇ <span class="lr-from">{fact["why"]}</span>"""
 
 
 def short(number: float) -> str:
@@ -154,7 +157,8 @@ def sizes(row: dict, k: int) -> str:
     if len(row["start"]) == 1:
         return ""
     entry = row["start"][k]
-    return f"from {size(entry['above'])}" if "above" in entry else f"under {size(row['start'][1]['above'])}"
+    text = f"from {size(entry['above'])}" if "above" in entry else f"under {size(row['start'][1]['above'])}"
+    return text.replace(" ", "&nbsp;")
 
 
 def span(search: dict) -> str:
@@ -170,7 +174,9 @@ def cells(whole: dict, row: dict) -> Iterator[tuple[str, str, str]]:
     for k, entry in enumerate(row["start"]):
         again = k + 1 < len(row["start"]) and row["start"][k + 1].get("by", "") == entry.get("by")
         mark = "" if again else f'<span class="lr-source" id="from-{row["id"]}-start-{k}">{source(entry)}</span>'
-        lines.append(f"**{short(entry['rate'])}** {sizes(row, k)} {mark}".replace("  ", " ").strip())
+        lines.append(
+            " ".join(filter(None, (f"**{short(entry['rate'])}**", sizes(row, k)))) + (mark and f"&nbsp;{mark}")
+        )
     if "note" in row:
         note = row["note"]
         text = note if isinstance(note, str) else f"{note['value']} {source(note)}"
@@ -200,7 +206,7 @@ def table(whole: dict) -> str:
         name = f"{whole['tasks'][row['task']]['text']}: **{whole['optimizers'][row['optimizer']]['text']}**"
         texts = [f'<span id="row-{row["id"]}"></span>{name}']
         for key, says, mark in cells(whole, row):
-            tail = f'<br><span class="lr-source" id="from-{row["id"]}-{key}">{mark}</span>' if mark else ""
+            tail = f'&nbsp;<span class="lr-source" id="from-{row["id"]}-{key}">{mark}</span>' if mark else ""
             texts.append(says + tail)
         lines.append(f"| {' | '.join(texts)} |")
     return "\n".join(lines)

@@ -18,7 +18,7 @@ from rosetta_optimizers import MODULES, module
 from rosetta_optimizers import SECTIONS as OPTIMIZERS
 
 PAGE = Path(__file__).resolve().parent.parent / "book" / "rosetta.md"
-STEPS = (0, 1, 50, 99, 100, 150)
+STEPS = (0, 1, 49, 50, 99, 100, 150)
 LIBRARIES = ("lrlib", "PyTorch", "optax", "timm", "transformers", "Keras")
 
 # Title, what is asked for, notes, and the line of each library that has one. All have the peak 0.1 and 100 steps.
@@ -29,6 +29,7 @@ SCHEDULES = (
             "lrlib": "lrlib.constant(0.1)",
             "PyTorch": "LambdaLR(optimizer, lambda t: 1.0)",
             "optax": "optax.constant_schedule(0.1)",
+            "timm": 'create_scheduler_v2(optimizer, sched="constant", num_epochs=100, warmup_epochs=0)[0]',
             "transformers": "get_constant_schedule(optimizer)",
         },
     ),
@@ -44,13 +45,13 @@ SCHEDULES = (
     ),
     (
         "Milestones", "A tenth from step 50, again from step 80.",
-        "Keras's boundaries are the last steps of the old rate, so they lie one lower; optax's and PyTorch's are the "
-        "first of the new one.",
+        "Keras's boundaries are the last steps of the old rate, so they lie one lower; timm's cut one step early, so "
+        "they lie one higher; optax's and PyTorch's are the first steps of the new one.",
         {
             "lrlib": "lrlib.multistep(0.1, milestones=[50, 80], gamma=0.1)",
             "PyTorch": "MultiStepLR(optimizer, milestones=[50, 80], gamma=0.1)",
             "optax": "optax.piecewise_constant_schedule(0.1, {50: 0.1, 80: 0.1})",
-            "timm": "MultiStepLRScheduler(optimizer, decay_t=[50, 80], decay_rate=0.1)",
+            "timm": "MultiStepLRScheduler(optimizer, decay_t=[51, 81], decay_rate=0.1)",
             "Keras": "PiecewiseConstantDecay([49, 79], [0.1, 0.01, 0.001])",
         },
     ),
@@ -60,6 +61,7 @@ SCHEDULES = (
             "lrlib": "lrlib.exponential(0.1, gamma=0.95)",
             "PyTorch": "ExponentialLR(optimizer, gamma=0.95)",
             "optax": "optax.exponential_decay(0.1, transition_steps=1, decay_rate=0.95)",
+            "timm": "StepLRScheduler(optimizer, decay_t=1, decay_rate=0.95)",
             "Keras": "ExponentialDecay(0.1, decay_steps=1, decay_rate=0.95)",
         },
     ),
@@ -150,13 +152,15 @@ SCHEDULES = (
         },
     ),
     (
-        "Warm-up, stable, decay", "10 steps up, 20 steps down, 100 in all.", "",
+        "Warm-up, stable, decay", "10 steps up, 20 steps down, 100 in all.",
+        "timm's default is a fall by 1 − √u; u goes from 0 to 1.",
         {
             "lrlib": 'lrlib.wsd(0.1, total_steps=100, warmup_steps=10, decay_steps=20, decay="cosine")',
             "PyTorch": "SequentialLR(optimizer, [LambdaLR(optimizer, lambda t: min(t / 10, 1)), "
             "CosineAnnealingLR(optimizer, T_max=20)], milestones=[80])",
             "optax": "optax.join_schedules([optax.linear_schedule(0.0, 0.1, 10), optax.constant_schedule(0.1), "
             "optax.cosine_decay_schedule(0.1, 20)], [10, 80])",
+            "timm": 'WSDLRScheduler(optimizer, t_initial=90, warmup_t=10, decay_t=20, decay_fn="cosine")',
             "transformers": "get_wsd_schedule(optimizer, num_warmup_steps=10, num_decay_steps=20, num_stable_steps=70)",
         },
     ),

@@ -27,8 +27,9 @@ GROUPS = (
         "The body at 0.01, the head at 0.1, both linearly down to 0 at step 100.",
         '`groups` is `[{"params": [body], "lr": 0.01}, {"params": [head], "lr": 0.1}]`. The schedules of PyTorch, timm '
         "and transformers multiply the rate that each group was made with; lrlib takes one schedule a group. optax and "
-        "Keras have no groups: optax scales a part, Keras (with its own `SGD` and `PolynomialDecay`) finds an "
-        "optimizer by the name of the variable. {doc}`fine_tuning` says when groups pay.",
+        "Keras have no groups: optax scales a part (or splits by label, `optax.partition`), Keras (with its own `SGD` "
+        "and `PolynomialDecay`) finds an optimizer by the name of the variable. {doc}`fine_tuning` says "
+        "when groups pay.",
         {
             "lrlib": "lrlib.ScheduleLR(SGD(groups), [lrlib.polynomial(rate, total_iters=100) for rate in (0.01, 0.1)])",
             "PyTorch": "PolynomialLR(SGD(groups), total_iters=100)",
@@ -44,8 +45,8 @@ GROUPS = (
         "Groups that lose their ratio",
         "The same groups under a schedule that writes a rate of its own.",
         "PyTorch's `OneCycleLR` keeps the ratio with `max_lr=[0.01, 0.1]`. timm keeps it if the body's group has "
-        '`"lr_scale": 0.1` in place of its rate. A floor, PyTorch\'s `eta_min` or timm\'s `lr_min`, is one number for '
-        "all groups, too: there they meet.",
+        '`"lr_scale": 0.1` in place of its rate. A floor, PyTorch\'s `eta_min` or, without that, timm\'s `lr_min`, '
+        "is one number for all groups, too: there they meet.",
         {
             "lrlib": "lrlib.ScheduleLR(SGD(groups), lrlib.polynomial(0.1, total_iters=100))",
             "PyTorch": "OneCycleLR(SGD(groups), max_lr=0.1, total_steps=100, cycle_momentum=False)",
@@ -77,8 +78,8 @@ SCHEDULED = (
         "Decay under a schedule",
         "What λ = 0.5 leaves at the peak rate of 0.1, and once a schedule has halved it.",
         "A decay times the rate fades with it. One that is added after the rate does not: this line of optax, with "
-        "`rate` that of the step, leaves 1 − λ at any. timm's names on \"c\" take λη²/η_max, which fades with the "
-        "square. In the paper of AdamW the decay fades with the schedule but does not depend on the "
+        "`rate` that of the step, leaves 1 − λ at any. timm's corrected rules, such as `adamc`, take λη²/η_max, which "
+        "fades with the square. In the paper of AdamW the decay fades with the schedule but does not depend on the "
         "peak: {doc}`adamw`.",
         {
             "lrlib": "lrlib.AdamW(weight_decay=decay).optimizer([weight], lr=0.1)",

@@ -156,12 +156,13 @@ def page(browser, url):
 def test_the_table_shows_its_sources_when_asked_to(browser, url):
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto(url)
-    row = page.locator("tr:has([id^='row-'])").first
-    before = row.evaluate("tr => [tr.offsetHeight, tr.innerText]")
+    table = page.locator("table:has([id^='row-'])")
+    before = table.evaluate("table => [table.offsetHeight, table.innerText, table.offsetWidth]")
     page.get_by_label("Show papers").check()
-    after = row.evaluate("tr => [tr.offsetHeight, tr.innerText]")
+    after = table.evaluate("table => [table.offsetHeight, table.innerText]")
     assert "Devlin" in after[1] and "Devlin" not in before[1] and "○" in before[1]
-    assert before[0] < 0.7 * after[0]
+    assert before[0] < 0.8 * after[0]
+    assert before[2] <= table.evaluate("table => table.parentElement.clientWidth")  # nothing to scroll for at the side
     page.close()
 
 

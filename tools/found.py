@@ -11,23 +11,25 @@ ESTIMATE = re.compile(r" \[[^]]*\]$")  # what follows the estimate: its interval
 FARED = {
     "holds": "hold",
     "holds with a condition": "hold under a condition that they do not name",
-    "corrected": "are wrong as they stand and are corrected here",
+    "corrected": "had to be corrected",
     "does not hold": "did not reproduce",
     "open at scale": "wait for a measurement at scale",
+    "open": "are open",
 }
 
 
 def counts(ledger: Ledger) -> str:
-    """How the claims of the five documents fared, and how many of the later practice are settled, in two sentences."""
-    five = [claim.id for claim in CLAIMS.values() if claim.source and not claim.question]
-    verdicts = Counter(ledger.verdict(claim) for claim in five)
-    *words, last = [f"{verdicts[verdict]} {phrase}" for verdict, phrase in FARED.items() if verdicts[verdict]]
-    practice = [claim.id for claim in CLAIMS.values() if not claim.source]
-    settled = [claim for claim in practice if ledger.verdict(claim) not in ("open", "open at scale")]
-    return (
-        f"Of the {len(five)} claims that five widely read documents make of the learning rate, {', '.join(words)} and "
-        f"{last}. Of {len(practice)} that practice has added since, {len(settled)} are settled so far."
-    )
+    """How the claims of the five documents fared, and those of the later practice, in two sentences."""
+    claims = [claim for claim in CLAIMS.values() if not claim.question]
+    total, five = _fared([ledger.verdict(claim.id) for claim in claims if claim.source])
+    added, practice = _fared([ledger.verdict(claim.id) for claim in claims if not claim.source])
+    return f"Of {total} claims of five documents from the web, {five}. Of {added} of the practice since, {practice}."
+
+
+def _fared(verdicts: list[str]) -> tuple[int, str]:
+    counted = Counter(verdicts)
+    *words, last = [f"{counted[verdict]} {phrase}" for verdict, phrase in FARED.items() if counted[verdict]]
+    return len(verdicts), f"{', '.join(words)} and {last}"
 
 
 def verdict(ledger: Ledger, claim: str) -> str:

@@ -219,11 +219,11 @@ class Evaluate(Callback):
 
     @property
     def loss(self) -> np.ndarray:
-        return np.stack([np.asarray(loss) for loss, _ in self._found], axis=-1)
+        return np.array([loss for loss, _ in self._found]).T
 
     @property
     def accuracy(self) -> np.ndarray:
-        return np.stack([np.asarray(accuracy) for _, accuracy in self._found], axis=-1)
+        return np.array([accuracy for _, accuracy in self._found]).T
 
 
 class WeightAverage(Callback):

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from lrlib import _check, runtime
 from lrlib.data import Dataset
-from lrlib.restore import restored
+from lrlib.restore import generators_restored, restored
 from lrlib.run import Run
 from lrlib.schedules import Schedule
 from lrlib.stack import Loss
@@ -95,15 +95,16 @@ class RangeTest:
                 - "steepest": where the smoothed loss falls fastest per unit of log rate, by lines fitted to a tenth of
                   the curve (Smith 2017; Jordan 2018).
                 - "minimum/10": a tenth of the rate of the lowest smoothed loss (Howard and Gugger 2020).
-                - "valley": two thirds into the longest stretch of falling loss (fastai's default, after ESRI).
+                - "valley": two thirds into the longest stretch of falling loss, as the documentation of fastai, whose
+                  default it is, says; its code takes about the middle.
                 - "slide": a window slides down from the highest rate until the slope changes little (Novetta).
                 - "largest_stable": the highest rate at which the smoothed loss had not yet risen by a tenth of its
                   whole fall above its minimum.
 
         Raises:
             ValueError: an unknown rule.
-            NoSuggestion: in most repeats the curve is flat, has too few points, was not finite or rose at once, or
-                still falls at the highest rate where the rule needs to see it rise.
+            NoSuggestion: in half of the repeats or more the curve is flat, has too few points, was not finite or rose
+                at once, or still falls at the highest rate where the rule needs to see it rise.
 
         Example:
             >>> lr = np.geomspace(1e-4, 1, 100)
@@ -336,19 +337,20 @@ def range_test(
     losses = np.full((repeats, num_iter + 1), np.nan)
     # Its last step makes no update: it gives the batch after the last update.
     options: dict = {"steps": num_iter + 1, "batch_size": batch_size, "optimizer": optimizer, "loss": loss}
-    for repeat in range(repeats):
-        with restored(model, optimizer, data):
-            if reinitialize and repeat:
-                with runtime.seeded(seed + repeat):
-                    for module in model.modules():
-                        if callable(reset := getattr(module, "reset_parameters", None)):
-                            reset()
-            sweep = _Sweep(num_iter, smoothing, stop_factor)
-            history = train(model, data, schedules, seed=seed + repeat, callbacks=[sweep], **options)
-            losses[repeat, : len(history.loss)] = history.loss
-            losses[repeat, num_iter] = sweep.last
-            if history.diverged_at == 0:
-                losses[repeat, 0] = history.diverged_loss
+    with generators_restored(data):
+        for repeat in range(repeats):
+            with restored(model, optimizer):
+                if reinitialize and repeat:
+                    with runtime.seeded(seed + repeat):
+                        for module in model.modules():
+                            if callable(reset := getattr(module, "reset_parameters", None)):
+                                reset()
+                sweep = _Sweep(num_iter, smoothing, stop_factor)
+                history = train(model, data, schedules, seed=seed + repeat, callbacks=[sweep], **options)
+                losses[repeat, : len(history.loss)] = history.loss
+                losses[repeat, num_iter] = sweep.last
+                if history.diverged_at == 0:
+                    losses[repeat, 0] = history.diverged_loss
     return RangeTest(rates, losses[:, 1:], losses[:, 0], smoothing)
 
 

@@ -175,6 +175,8 @@ def train_grid(
     names, entries = _named(schedules)
     seeds = _distinct(seeds)
     _check.choice("way", way, (None, "stack", "loop"))
+    _check.integer("steps", steps, 1)
+    _check.integer("batch_size", batch_size, 1)
     rule = SGD() if optimizer is None else optimizer
     if not isinstance(rule, Rule):
         raise TypeError(f"optimizer={optimizer!r}: must be a rule of lrlib.rules")
@@ -259,8 +261,11 @@ def _padded(history: History, job: _Job) -> dict:
     for name in MEASURED[:4]:
         values, length = getattr(history, name), steps if name in CURVES else len(planned)
         row[name] = np.pad(values.astype(float), (0, length - len(values)), constant_values=np.nan)
+    last = len(history.eval_step) - 1
     for name in MEASURED[2:4]:
-        row[name][len(history.eval_step) - 1], row[name][-1] = np.nan, getattr(history, name)[-1]
+        if history.eval_step[last] != planned[last]:
+            row[name][last] = np.nan
+        row[name][-1] = getattr(history, name)[-1]
     return row
 
 
@@ -298,7 +303,7 @@ def _fitting(job: _Job, data: Dataset) -> int:
 
 def _choose(job: _Job, data: Dataset, shard: Sequence[Cell], size: int, way: str | None) -> tuple[str, str]:
     """A stack or a loop, and why."""
-    if way == "loop" or size == 1:
+    if way == "loop" or (size == 1 and way != "stack"):
         return "loop", "asked for" if way else "a single run"
     try:
         pair = Stack([job.model(seed, data.x_train.device) for _, seed in (shard[0], shard[-1])])

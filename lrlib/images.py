@@ -8,6 +8,7 @@ steps; the last one is held.
 """
 
 import contextlib
+import math
 import os
 import warnings
 
@@ -98,8 +99,8 @@ def image_schedule(
             f"image: has {width} x {height} pixels of {len(channels)} values, "
             f"must have at least num_steps={num_steps!r}"
         )
-    factor = np.sqrt(width * height * len(channels) / num_steps)
-    size = int(width / factor), int(height / factor)
+    many = width * height * len(channels)
+    size = math.isqrt(width**2 * num_steps // many), math.isqrt(height**2 * num_steps // many)
     if min(size) < 1:  # a picture so narrow becomes one row or column
         longest = max(1, num_steps // len(channels))
         size = (min(width, longest), 1) if size[1] < 1 <= size[0] else (1, min(height, longest))

@@ -16,8 +16,8 @@ class Lookahead(Callback):
     .. math:: \phi \leftarrow d_t\, \phi + (1 - d_t)\, \theta, \qquad \theta \leftarrow \phi, \qquad
               d_t = d^k\, (t/T)^3,
 
-    and in the end :math:`\theta \leftarrow \phi`, so that what came after the last of these points is dropped. The
-    rule's state, such as a velocity, is left as it is.
+    and in the end :math:`\theta \leftarrow \phi`, so that what came after the last of these points is dropped, in
+    replicas that are still trained. The rule's state, such as a velocity, is left as it is.
 
     Args:
         every: k >= 1.
@@ -25,7 +25,8 @@ class Lookahead(Callback):
 
     Raises:
         TypeError: `every` is not an integer.
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of its range; at the start of a run, if its method trains other weights than
+            those that are looked at, as a schedule-free one does.
 
     Source: Zhang et al., *Lookahead Optimizer: k steps forward, 1 step back* (2019), with a constant share; with the
         rising one: Jordan (2024), arXiv 2404.00498.
@@ -47,6 +48,8 @@ class Lookahead(Callback):
         self._slow: list[torch.Tensor] = []
 
     def start(self, run) -> None:
+        if not run.plain:
+            raise ValueError("optimizer: looks at other weights than it trains, must train those that Lookahead sets")
         self._slow = [value.clone() for value in _averaged(run)]
 
     @torch.no_grad()

@@ -83,7 +83,8 @@ class ReduceOnPlateau(Callback):
         ValueError: an argument is out of its range; at the start of a run, if it has watched one before, or if most
             validation pictures are among those trained or tested on.
 
-    Source: `torch.optim.lr_scheduler.ReduceLROnPlateau`, whose cuts are the same when it is stepped with the readings.
+    Source: `torch.optim.lr_scheduler.ReduceLROnPlateau`, whose cuts are the same when it is stepped with the readings
+    and has `eps=0`.
 
     Example:
         >>> import lrlib

@@ -15,25 +15,20 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lrlib.runtime import modes_kept
 
-__all__ = ["restored"]
+__all__ = ["generators_restored", "restored"]
 
 
 @contextlib.contextmanager
-def restored(model: nn.Module, optimizer: torch.optim.Optimizer, data) -> Iterator[None]:
-    """Put everything that a run changes back as it was, whatever happens inside the block.
+def restored(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Put everything that a run changes of these back as it was, whatever happens inside the block.
 
-    That is of the model its weights, buffers (also rebound ones), gradients, training modes and requires_grad; of the
-    optimizer its state and groups; the random generators of Python and NumPy, and those that are attributes of a data
-    loader, its samplers, its data set and their functions, or in a list, a dict, a partial function or a closure there.
-
-    Args:
-        model, optimizer: that are trained.
-        data: whose random generators are put back; those of worker processes are out of reach.
+    That is of the model its weights, buffers (also rebound ones), gradients, training modes and requires_grad, and of
+    the optimizer its state and groups.
 
     Example:
         >>> layer = nn.Linear(1, 1)
         >>> before = layer.weight.item()
-        >>> with restored(layer, torch.optim.SGD(layer.parameters()), None):
+        >>> with restored(layer, torch.optim.SGD(layer.parameters())):
         ...     _ = layer.weight.data.fill_(3.0)
         >>> layer.weight.item() == before
         True
@@ -44,8 +39,6 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer, data) -> Iterat
     tensors = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers(), *rates)]
     saved = copy.deepcopy([dict(values) for values in settings], kept | {id(t): t for t, _ in tensors})
     gradients = [(p, None if p.grad is None else p.grad.clone(), p.requires_grad) for p in model.parameters()]
-    generators = list(_generators(data))
-    random_state, numpy_state = random.getstate(), np.random.get_state()
     try:
         with modes_kept(model):
             yield
@@ -59,6 +52,27 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer, data) -> Iterat
         for parameter, gradient, requires_grad in gradients:
             parameter.requires_grad_(requires_grad)
             parameter.grad = gradient
+
+
+@contextlib.contextmanager
+def generators_restored(data) -> Iterator[None]:
+    """Put the random generators of Python, NumPy and of data back as they were, whatever happens inside the block.
+
+    Those of data are attributes of a data loader, its samplers, its data set and their functions, or in a list, a dict,
+    a partial function or a closure there. Torch's own generator is left, and those of worker processes are out of
+    reach.
+
+    Example:
+        >>> with generators_restored(None):
+        ...     first = random.random()
+        >>> random.random() == first
+        True
+    """
+    generators = list(_generators(data))
+    random_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
         for put_back, generator_state in generators:
             put_back(generator_state)
         random.setstate(random_state)

@@ -171,7 +171,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: the rule compares losses and there is no closure.
             RuntimeError: a gradient is sparse or complex. Before either, no weight has changed; nor where the closure
-                raises an error.
+                raises an error in the first group, where a rule compares losses.
         """
         loss = None
         if self.rule.needs_loss and not callable(closure):

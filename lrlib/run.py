@@ -33,16 +33,20 @@ class Run(ABC):
         names: of the trainable parameters.
         weights: their values, each (R, ...), which share the model's memory; `values` likewise, of all parameters and
             buffers, as they are now.
-        gradients, moves: of the last update, each (R, ...), the moves being what was taken from the weights.
+        gradients, moves: of the last update, each (R, ...), the moves being what was taken from the weights; with a
+            torch optimizer they are kept only if a callback has `needs_moves`.
         loss: the mini-batch losses, (T, R).
-        rates: the rate of every update, (T, R), in float64; a callback may change what is to come.
+        rates: the rate of every update, (T, R), in float64; a callback may change what is to come. With a torch
+            optimizer (T, groups), on the CPU.
         active: whether a replica is still trained, (R,).
         state: the rule's state of each parameter, a list of dicts.
         optimizer: the `torch.optim.Optimizer` that trains a network, or None.
+        plain: whether the weights that are looked at are those that are trained, unlike a schedule-free method's.
     """
 
     rates: torch.Tensor
     optimizer: torch.optim.Optimizer | None = None
+    plain = True
 
     def __init__(
         self,
@@ -57,7 +61,10 @@ class Run(ABC):
     ):
         stack = model if isinstance(model, Stack) else None
         self.model, self.size, self.steps, self.step, self._loss = model, stack.size if stack else 1, steps, 0, loss
-        self.seeds = [_check.integer("seed", value, 0) for value in each("seed", seed, self.size)]
+        self.seeds = [
+            _check.integer("seed", value, 0)
+            for value in each("seed", list(seed) if isinstance(seed, tuple) else seed, self.size)
+        ]
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not named:
             raise ValueError("model: must have a parameter that requires a gradient")
@@ -111,6 +118,10 @@ class Run(ABC):
     def method_state(self) -> dict[str, Any]:
         """What the method remembers, for :meth:`state_dict`."""
 
+    def same_method(self, state: dict[str, Any]) -> bool:
+        """Whether a state holds what :meth:`method_state` of this method returns."""
+        return set(self.method_state()) <= set(state)
+
     @abstractmethod
     def load_method_state(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`method_state` returned."""
@@ -150,7 +161,8 @@ class Run(ABC):
         """Go on from what :meth:`state_dict` returned.
 
         Raises:
-            ValueError: it is of a run of another model, length or number of replicas, or with other callbacks.
+            ValueError: it is of a run of another model, method, length or number of replicas, or with other callbacks;
+                nothing has changed then.
         """
         if not isinstance(state, dict) or not {"step", "tensors", "random", "trained", "callbacks"} <= set(state):
             raise ValueError(f"resume: is a {type(state).__name__}, must be what Run.state_dict returned")
@@ -158,6 +170,8 @@ class Run(ABC):
         if [type(callback).__name__ for callback in watching] != [name for name, _ in state["callbacks"]]:
             names = [name for name, _ in state["callbacks"]]
             raise ValueError(f"resume: is of a run with the callbacks {names}, must be with the same")
+        if not self.same_method(state):
+            raise ValueError("resume: is of a run by another method, must be by the same")
         if [t.shape for t in self._tensors()] != [t.shape for t in state["tensors"]]:
             raise ValueError("resume: is of another model, length or number of replicas, must be of the same run")
         for mine, saved in zip(self._tensors(), state["tensors"], strict=True):
@@ -221,9 +235,9 @@ class Run(ABC):
                 break
         if self.size == 1:
             self.step = int(self.updates()[0])
+        self.leave()
         for callback in self.callbacks:
             callback.finish(self)
-        self.leave()
 
     def _nothing_left(self) -> bool:
         """Whether no replica is active; a GPU is asked only now and then."""

@@ -22,15 +22,15 @@ class ScheduleLR(LRScheduler):
 
     Args:
         optimizer: any `torch.optim.Optimizer`; the rates it was built with are replaced.
-        schedule: a :class:`~lrlib.Schedule` for all parameter groups, those added later too, or a sequence with one
-            per group.
+        schedule: a :class:`~lrlib.Schedule` for all parameter groups, those added later too (from the next step on), or
+            a sequence with one per group.
         momentum: optionally a :class:`~lrlib.Schedule` whose values are written to the groups' "momentum", or to
             the first entry of their "betas".
 
     Raises:
         TypeError: `optimizer` is not an Optimizer, or a schedule is not a Schedule.
         ValueError: the number of schedules is not that of the groups, a schedule's value is negative or not finite
-            at the step it is asked for, or the optimizer has no momentum to set.
+            at the step it is asked for, the momentum's is not in [0, 1), or the optimizer has no momentum to set.
 
     Example:
         >>> import torch, lrlib
@@ -60,6 +60,7 @@ class ScheduleLR(LRScheduler):
             if not {"momentum", "betas"} & set(group):
                 raise ValueError(f"momentum={momentum!r}: must be None for {type(optimizer).__name__}, which has none")
         self._rates(optimizer, 0)
+        self._momentum_at(0)
         super().__init__(optimizer)
 
     def _rates(self, optimizer: Optimizer, step: int) -> list[float]:
@@ -70,21 +71,24 @@ class ScheduleLR(LRScheduler):
             raise ValueError(f"schedule={schedules!r}: must be one per parameter group, {groups} in all")
         return [_check.nonnegative(f"{schedule} at step {step}", schedule(step)) for schedule in schedules]
 
+    def _momentum_at(self, step: int) -> float | None:
+        return None if self._momentum is None else _check.below_one(f"momentum at step {step}", self._momentum(step))
+
     def get_lr(self) -> list[float | Tensor]:
         """The rate of each parameter group at the current step, ``last_epoch``."""
         return [*self._rates(self.optimizer, self.last_epoch)]
 
     def step(self, epoch: int | None = None) -> None:
         """Go on to the next update, and write its rates and momentum into the optimizer's groups."""
+        value = self._momentum_at(self.last_epoch + 1 if epoch is None else epoch)
         super().step(epoch)
-        if self._momentum is None:
+        if value is None:
             return
-        value = _check.below_one(f"momentum at step {self.last_epoch}", self._momentum(self.last_epoch))
         for group in self.optimizer.param_groups:
-            if "betas" in group:
-                group["betas"] = (value, *group["betas"][1:])
-            else:
+            if "momentum" in group:
                 group["momentum"] = value
+            else:
+                group["betas"] = (value, *group["betas"][1:])
             if isinstance(self.optimizer, RMSprop):  # which makes its buffers in the first update only, if at all
                 for p in group["params"]:
                     if state := self.optimizer.state.get(p):

@@ -95,7 +95,7 @@ class Schedule:
             array([0.1, 0.5, 0.2, 0.2])
         """
         table = np.array(rates, dtype=np.float64)
-        if table.ndim != 1 or not table.size or not (table >= 0).all():
+        if table.ndim != 1 or not table.size or not (np.isfinite(table) & (table >= 0)).all():
             raise ValueError(f"rates={rates!r}: must be a vector of numbers >= 0, not empty")
         call = Schedule.from_table, tuple(table.tolist())
         return Schedule(lambda t: table[np.minimum(t, len(table) - 1).astype(int)], call, horizon=len(table))
@@ -222,7 +222,7 @@ def exponential(lr: float, gamma: float) -> Schedule:
     """
     lr = _check.nonnegative("lr", lr)
     gamma = _check.positive("gamma", gamma)
-    return Schedule(lambda t: lr * gamma**t, (exponential, lr, gamma))
+    return Schedule(lambda t: lr * gamma**t if lr else 0 * t, (exponential, lr, gamma))
 
 
 def inverse_time(lr: float, decay: float) -> Schedule:
@@ -235,7 +235,8 @@ def inverse_time(lr: float, decay: float) -> Schedule:
     Raises:
         ValueError: an argument is out of its range.
 
-    Source: Robbins and Monro (1951) ask for :math:`\sum \eta_t = \infty, \sum \eta_t^2 < \infty`, which it meets.
+    Source: Robbins and Monro (1951) ask for :math:`\sum \eta_t = \infty, \sum \eta_t^2 < \infty`, which it meets for
+    `decay` > 0.
 
     Example:
         >>> inverse_time(1.0, decay=0.5)([0, 2, 6])
@@ -568,7 +569,8 @@ def warmup(schedule: Schedule, steps: int, start_factor: float = 0.0) -> Schedul
         TypeError: `schedule` is not a :class:`Schedule`.
         ValueError: an argument is out of its range.
 
-    Source: Goyal et al. (2017). `torch.optim.lr_scheduler.LinearLR` chained with the schedule is equal.
+    Source: Goyal et al. (2017). `torch.optim.lr_scheduler.LinearLR` is equal for `start_factor` > 0, chained with a
+    scheduler that only multiplies the rate.
 
     Example:
         >>> warmup(constant(1.0), steps=4)([0, 1, 2, 4, 5])
@@ -621,7 +623,7 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
         return rates
 
     horizon = None if parts[-1].horizon is None else starts[-1] + parts[-1].horizon
-    return Schedule(formula, (join, parts, starts[1:]), horizon, parts[0].warmup_steps)
+    return Schedule(formula, (join, parts, starts[1:]), horizon, min(parts[0].warmup_steps, starts[1]))
 
 
 def scale(schedule: Schedule, factor: float) -> Schedule:

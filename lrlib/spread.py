@@ -36,7 +36,7 @@ def spread(function: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
         items: any sequence.
 
     Raises:
-        BrokenProcessPool: three workers died one after the other before any result came.
+        BrokenProcessPool: three workers died one after the other with no result in between.
         Exception: what a call raised.
 
     Example:

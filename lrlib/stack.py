@@ -22,6 +22,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ELEMENTWISE = (
     nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus, nn.Hardtanh, nn.Identity,
 )  # fmt: skip
+IGNORED = -100  # the label that cross_entropy leaves out
 MEANS = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.binary_cross_entropy_with_logits)  # of elements
 
 
@@ -39,7 +40,8 @@ class Stack(nn.Module):
     random numbers or branches on its data cannot be stacked: the forward pass then raises RuntimeError.
 
     Args:
-        models: R >= 1 modules of one architecture, in any state; they are copied.
+        models: R >= 1 modules of one architecture, all of their layers in training or all in evaluation mode; they are
+            copied.
 
     Attributes:
         size: R.
@@ -47,9 +49,9 @@ class Stack(nn.Module):
         names: their names.
 
     Raises:
-        ValueError: there is no model; they differ in layers, shapes or anything else that they hold, such as numbers,
-            containers, hooks and what functions refer to; a parameter has a hook, shares its memory with another one,
-            or is reached by another way than its name; or a model cannot be copied.
+        ValueError: there is no model; one has layers in different modes; they differ in layers, shapes or anything else
+            that they hold, such as numbers, containers, hooks and what functions refer to; a parameter has a hook,
+            shares its memory with another one, or is reached by another way than its name; or a model cannot be copied.
 
     Example:
         >>> import lrlib
@@ -72,6 +74,8 @@ class Stack(nn.Module):
         for k, model in enumerate(models):
             if not alike(models[0], model):
                 raise ValueError(f"models[{k}]: differs from models[0] in structure or settings, must be the same")
+            if len({module.training for module in model.modules()}) > 1:
+                raise ValueError(f"models[{k}]: has layers in training and in evaluation mode, must be all in one")
             memory = [p.data_ptr() for p in model.parameters() if p.numel()]
             if len(set(memory)) < len(memory):
                 raise ValueError(f"models[{k}]: has different parameters in one memory, must be one parameter")
@@ -150,7 +154,7 @@ class Stack(nn.Module):
         """The losses of outputs (R, B, ...) for targets (G, B, ...), as :meth:`losses`."""
         y = y.repeat_interleave(self._repeats(y), 0) if len(y) < self.size else y
         if loss is F.cross_entropy and outputs.ndim == 3 and y.ndim == 2:
-            return F.cross_entropy(outputs.mT, y, reduction="none").mean(1)
+            return F.cross_entropy(outputs.mT, y, reduction="none").sum(1) / (y != IGNORED).sum(1)
         if loss in MEANS and outputs.shape == y.shape:
             return loss(outputs, y, reduction="none").flatten(1).mean(1)
         values = vmap(loss)(outputs, y)

@@ -27,7 +27,8 @@ __all__ = ["History", "Run", "train", "evaluate"]
 class History:
     """What happened in a run of T updates, of which the first U took place (U = T unless it diverged or was stopped).
 
-    Of a stack of R replicas every array has R rows, U is T, and what a replica did not do is NaN.
+    Of a stack of R replicas every array has R rows, U is T, and what a replica did not do is NaN; but eval_step is
+    (E,), and update_ratio (U, R), with U the most that a replica did and 0 where one had ended.
 
     Attributes:
         lr: the rate that each update applied, shape (U,), or (U, groups) for several parameter groups.

@@ -25,11 +25,11 @@ class RuleRun(Run):
     """Replicas that a :class:`~lrlib.Rule` trains. An update reads its row of tables and asks the host for nothing."""
 
     def __init__(self, model, data, schedule: Schedule | float | Sequence | None, rule: Rule, **options):
+        self._rule, self.plain = rule, type(rule).evaluated is Rule.evaluated
         super().__init__(model, data, **options)
         if any(p.is_complex() for p in self._params):
             raise ValueError("model: has complex parameters, must have real ones for a rule of lrlib")
         device = self.active.device
-        self._rule = rule
         self.rates = _table("schedule", schedule, self.steps, self.size, _check.nonnegative).to(device)
         self._settings = {
             name: value
@@ -45,6 +45,9 @@ class RuleRun(Run):
 
     def method_state(self):
         return {"state": self.state}
+
+    def same_method(self, state):
+        return super().same_method(state) and [*map(set, state["state"])] == [*map(set, self.state)]
 
     def load_method_state(self, state):
         for mine, saved in zip(self.state, state["state"], strict=True):
@@ -142,8 +145,9 @@ class OptimizerRun(Run):
     optimizer: torch.optim.Optimizer
 
     def __init__(self, model, data, schedule, optimizer: torch.optim.Optimizer, **options):
+        self.optimizer, self.plain = optimizer, not hasattr(optimizer, "eval")
         super().__init__(model, data, **options)
-        self.optimizer, groups, self._planned = optimizer, len(optimizer.param_groups), schedule is not None
+        groups, self._planned = len(optimizer.param_groups), schedule is not None
         self._apart = isinstance(schedule, list | tuple)  # a schedule for each group
         self.rates = torch.full((self.steps, groups), torch.nan, dtype=torch.float64)
         if self._planned:

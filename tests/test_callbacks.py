@@ -519,3 +519,31 @@ def test_an_average_of_a_model_that_cannot_be_copied_is_refused_by_name():
 
     with pytest.raises(ValueError, match="model: cannot be copied, as the function"):
         lrlib.WeightAverage(at=[1]).add(Held())
+
+
+@pytest.mark.parametrize("kind", ["rule", "torch"])
+def test_early_stopping_leaves_the_best_weights_that_a_schedule_free_method_showed(kind):
+    pytorch_optimizer = pytest.importorskip("pytorch_optimizer")
+    final, valid = lrlib.hold_out(lrlib.relabelled(lrlib.digits(), 0.4))
+    with lrlib.seeded(0):
+        model = lrlib.mlp(64, 32, 10)
+    own = lrlib.ScheduleFreeAdamW()
+    optimizer = own if kind == "rule" else pytorch_optimizer.ScheduleFreeAdamW(model.parameters(), lr=0.05)
+    watch = lrlib.EarlyStopping(valid, every=20, patience=3)
+    lrlib.train(model, final, lrlib.constant(0.05), steps=600, optimizer=optimizer, callbacks=[watch])
+    assert min(watch.readings) < watch.readings[-1]
+    assert lrlib.evaluate(model, valid.x_test, valid.y_test)[0] == min(watch.readings)
+
+
+def test_lookahead_refuses_a_method_that_trains_other_weights_than_it_shows():
+    pytorch_optimizer = pytest.importorskip("pytorch_optimizer")
+    model = lrlib.mlp(64, 8, 10)
+    theirs = pytorch_optimizer.ScheduleFreeAdamW(model.parameters(), lr=0.05)
+    for optimizer in (lrlib.ScheduleFreeAdamW(), theirs):
+        with pytest.raises(ValueError, match="must train those that Lookahead sets"):
+            lrlib.train(model, lrlib.digits(), 0.1, steps=5, optimizer=optimizer, callbacks=[lrlib.Lookahead()])
+
+
+def test_an_evaluation_that_has_not_begun_is_empty():
+    watch = lrlib.Evaluate(torch.zeros(1, 4), torch.zeros(1, dtype=torch.long), every=5)
+    assert watch.loss.shape == watch.accuracy.shape == (0,)

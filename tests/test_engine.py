@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import math
 
@@ -864,3 +865,60 @@ def test_a_batch_of_one_under_batchnorm_is_named(make):
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X[:65], Y[:65]), batch_size=64)
     with pytest.raises(ValueError, match="drop_last=True"):
         lrlib.train(mlp(norm="batch"), loader, 0.1, steps=2)
+
+
+def test_a_stack_leaves_labels_out_that_cross_entropy_ignores():
+    x, y = torch.randn(6, 4), torch.tensor([0, 1, -100, 2, -100, 1])
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    stack = lrlib.Stack([model, model])
+    alone = F.cross_entropy(model(x), y)
+    torch.testing.assert_close(stack.losses(x[None], y[None]), alone.expand(2))
+
+
+def test_a_stack_of_networks_with_layers_in_two_modes_is_refused():
+    model = lrlib.mlp(4, 8, 3, norm="batch").train()
+    model[2].eval()
+    with pytest.raises(ValueError, match=r"models\[0\]: has layers in training and in evaluation mode"):
+        lrlib.Stack([model])
+
+
+@pytest.mark.parametrize("other", [lrlib.Adam(), "torch"])
+def test_a_run_does_not_go_on_by_another_method(other):
+    states, model = [], lrlib.mlp(64, 4, 10)
+    keep = lrlib.Periodic(lambda run: states.append(run.state_dict()), at=[3])
+    lrlib.train(model, DATA, 0.1, steps=5, optimizer=lrlib.SGD(momentum=0.9), callbacks=[keep])
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1) if other == "torch" else other
+    with pytest.raises(ValueError, match="resume: is of a run by another method"):
+        lrlib.train(model, DATA, 0.1, steps=5, optimizer=optimizer, resume=states[0])
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+
+
+def test_one_run_of_a_grid_is_a_stack_where_that_is_asked_for():
+    assert lrlib.train_grid(lambda seed: lrlib.mlp(64, 4, 10), DATA, [0.1], [0], steps=3, way="stack").way == "stack"
+    with pytest.raises(ValueError, match="way='stack': must be 'loop'"):
+        lrlib.train_grid(
+            lambda seed: nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 10)),
+            DATA, [0.1], [0], steps=3, way="stack",
+        )  # fmt: skip
+
+
+def test_a_grid_refuses_sizes_before_it_trains():
+    for name in ("steps", "batch_size"):
+        with pytest.raises(ValueError, match=f"{name}=0: must be an integer >= 1"):
+            lrlib.train_grid(
+                lambda seed: lrlib.mlp(64, 4, 10), DATA, [lrlib.cosine(0.1, 5)], [0], **{"steps": 5, name: 0}
+            )
+
+
+def test_a_loop_and_a_stack_keep_the_evaluation_at_which_a_run_diverged():
+    x_train = DATA.x_train.clone()
+    x_train[:6] = torch.nan
+    data = dataclasses.replace(DATA, x_train=x_train)
+    stack, loop = (
+        lrlib.train_grid(lambda seed: lrlib.mlp(64, 4, 10), data, [0.1], [0, 1], steps=9, eval_every=1, way=way)
+        for way in ("stack", "loop")
+    )
+    assert (stack.diverged_at == loop.diverged_at).all() and (stack.diverged_at > 0).all()
+    ended = [grid.test_loss[0, [0, 1], grid.diverged_at[0]] for grid in (stack, loop)]
+    assert np.isfinite(ended).all() and (np.isnan(stack.test_loss) == np.isnan(loop.test_loss)).all()

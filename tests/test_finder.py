@@ -513,3 +513,24 @@ def test_negative_losses_give_the_same_answers():
             loss=lambda z, y, shift=shift: F.cross_entropy(z, y) - shift)  # fmt: skip
         answers.append(test.loss[0, :20] + shift)
     np.testing.assert_allclose(*answers, rtol=1e-5)
+
+
+@pytest.mark.parametrize("source", ["generator", "random"])
+def test_repeats_see_a_loader_s_data_in_other_orders_and_leave_its_generators(source):
+    generator, data = torch.Generator().manual_seed(0), lrlib.digits()
+    pairs = torch.utils.data.TensorDataset(data.x_train, data.y_train)
+
+    class Shuffled(torch.utils.data.Sampler):
+        def __iter__(self):
+            return iter(random.sample(range(len(pairs)), len(pairs)))
+
+        def __len__(self):
+            return len(pairs)
+
+    how = {"shuffle": True, "generator": generator} if source == "generator" else {"sampler": Shuffled()}
+    loader = torch.utils.data.DataLoader(pairs, batch_size=32, **how)
+    before = generator.get_state(), random.getstate()
+    model = lrlib.mlp(64, 16, 10)
+    test = range_test(model, loader, torch.optim.SGD(model.parameters(), lr=1.0), num_iter=20, repeats=3)
+    assert len({tuple(np.nan_to_num(curve)) for curve in test.loss}) == 3
+    assert torch.equal(generator.get_state(), before[0]) and random.getstate() == before[1]

@@ -323,3 +323,10 @@ def test_the_order_of_bytes_does_not_matter():
 def test_a_long_strip_has_a_hilbert_curve_of_its_own_size():
     strip = lrlib.image_schedule(np.linspace(0, 1, 30_000)[None], 30_000, 0.0, 1.0, order="hilbert", grey=True)
     assert strip.size == (30_000, 1) and len(np.unique(strip.pixels)) > 25_000
+
+
+def test_a_picture_shrinks_to_the_largest_size_that_fits():
+    schedule = image_schedule(np.linspace(0, 1, 81).reshape(9, 9), num_steps=49, grey=True)
+    assert schedule.size == (7, 7) and schedule.held_steps == 0
+    colour = np.linspace(0, 1, 243).reshape(9, 9, 3)
+    assert image_schedule(colour, num_steps=147).size == (7, 7)

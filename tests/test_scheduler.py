@@ -215,3 +215,22 @@ def test_a_momentum_of_rmsprop_rises_from_zero_also_for_a_group_that_joins(momen
             theta -= 0.1 * (v or step)
         expected.append(theta)
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_optimizer_with_both_has_its_momentum_set_and_its_betas_left():
+    optimizer = lrlib.Muon().optimizer([nn.Parameter(torch.ones(2, 2))], lr=0.1)
+    betas = optimizer.param_groups[0]["betas"]
+    lrlib.ScheduleLR(optimizer, lrlib.constant(0.1), momentum=lrlib.constant(0.5))
+    assert optimizer.param_groups[0]["momentum"] == 0.5 and optimizer.param_groups[0]["betas"] == betas
+
+
+def test_a_momentum_out_of_range_is_refused_before_anything_is_written():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=7.0, momentum=0.9)
+    with pytest.raises(ValueError, match=r"momentum at step 0=1.5: must be in \[0, 1\)"):
+        lrlib.ScheduleLR(optimizer, lrlib.constant(0.1), momentum=lrlib.constant(1.5))
+    assert optimizer.param_groups[0]["lr"] == 7.0 and "initial_lr" not in optimizer.param_groups[0]
+    rising = lrlib.Schedule(lambda t: 0.6 * (t + 1), "rising")
+    scheduler = lrlib.ScheduleLR(optimizer, lrlib.step(0.1, step_size=1), momentum=rising)
+    with pytest.raises(ValueError, match=r"momentum at step 1=1.2"):
+        scheduler.step()
+    assert scheduler.last_epoch == 0 and optimizer.param_groups[0]["lr"] == 0.1

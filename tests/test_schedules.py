@@ -549,3 +549,15 @@ def test_a_formula_gives_real_numbers(value, steps):
 def test_an_integer_that_is_no_float_is_refused_by_name(make, named):
     with pytest.raises(ValueError, match=f"^{named}=.*must be"):
         make(10**400)
+
+
+def test_a_warm_up_that_a_boundary_cuts_off_is_no_longer_than_that():
+    cut = lrlib.join([lrlib.warmup(lrlib.constant(1.0), 100), lrlib.constant(1.0)], [10])
+    assert cut.warmup_steps == 10
+    assert lrlib.train(lrlib.mlp(64, 4, 10), lrlib.digits(), cut, steps=50).updates == 50
+
+
+def test_a_rate_of_zero_stays_zero_however_it_grows():
+    assert lrlib.exponential(0.0, gamma=2.0)([0, 2000]).tolist() == [0.0, 0.0]
+    with pytest.raises(ValueError, match="must be a vector of numbers >= 0"):
+        lrlib.Schedule.from_table([0.1, np.inf])

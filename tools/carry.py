@@ -1,0 +1,104 @@
+"""Keep the records of full-scale runs through a change of code that leaves their results as they are.
+
+    python tools/carry.py COMMIT
+
+A record is stale as soon as the code that made it has changed, were it only to refuse more. Of each one that was
+current at the commit, the programme of its chapter is run at small scale, the first fifty updates of each run, by the
+code of the commit and by that of now. Where both measure the same, bit by bit, the record gets the hashes of the code
+as it is now and notes, as "carried" in its provenance, the commit by which it was current before. Any other stays
+stale, to be made again. Times are left out.
+
+What such runs on a CPU cannot tell is whether the change matters at other sizes, late in a run or on a GPU: read the
+change with that in mind, and make a record again where it may.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from lrlib import records
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMES = {"seconds", "updates_per_second"}
+PROGRAMME = """
+import json, sys
+from pathlib import Path
+import lrlib
+from lrlib import records, rehearsal
+
+rows, measure = {}, records.measure
+
+def kept(name, *arguments, **options):
+    rows[name] = measure(name, *arguments, **options)
+    return rows[name]
+
+lrlib.measure, rehearsal.TIMED = kept, 50 - rehearsal.FIRST
+with rehearsal.rehearsing():
+    records.run_notebook(Path(sys.argv[1]))
+print(json.dumps({name: [found, records._code(name)] for name, found in rows.items()}))
+"""
+
+
+def measured(root: Path, chapter: str) -> dict[str, tuple[list[dict], dict[str, str]]]:
+    """What the code in a folder measures for each record of a chapter at small scale, and the hashes of that code."""
+    environment = os.environ | {"LRLIB_SCALE": "small", "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PROGRAMME, f"book/{chapter}.ipynb"]
+    told = subprocess.run(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(told.splitlines()[-1])
+
+
+def timeless(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: timeless(item) for name, item in value.items() if name not in TIMES}
+    return [timeless(item) for item in value] if isinstance(value, list) else value
+
+
+def carried(provenance: dict, before: dict[str, str], now: dict[str, str], commit: str) -> dict | None:
+    """The provenance with the hashes of the code as it is now; None for a record that the code before did not make."""
+    if any(provenance.get(part) != before[part] for part in ("cells", "library")):
+        return None
+    grid = now["grid"] if provenance.get("grid") == before["grid"] else provenance.get("grid")
+    return provenance | now | {"grid": grid, "carried": [*provenance.get("carried", ()), commit]}
+
+
+def carry(chapter: str, base: Path, commit: str) -> list[str]:
+    """Carry the records of a chapter; what became of each, in a line."""
+    before, now, lines = measured(base, chapter), measured(ROOT, chapter), []
+    for name in before.keys() & now.keys():
+        record, (old_rows, old_code), (new_rows, new_code) = records.load_record(name), before[name], now[name]
+        provenance = carried(record.provenance, old_code, new_code, commit)
+        if provenance is None:
+            lines.append(f"{name}: left, as the code of {commit} has not made it")
+        elif timeless(old_rows) != timeless(new_rows):
+            lines.append(f"{name}: left, as it would come out otherwise now; make it again")
+        else:
+            records._write(name, record.rows, provenance, record.complete)
+            lines.append(f"{name}: carried")
+    return lines
+
+
+def main(commit: str, chapters: list[str]) -> None:
+    git = ["git", "-C", str(ROOT)]
+    short = subprocess.run([*git, "rev-parse", "--short=10", commit], capture_output=True, text=True, check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder) / "base"
+        subprocess.run([*git, "worktree", "add", "-q", "--detach", str(base), commit], check=True)
+        try:
+            stale = {path.stem.partition("-")[0] for path in (ROOT / "data" / "records").glob("*.json")
+                     if records.load_record(path.stem).stale}  # fmt: skip
+            for chapter in sorted(stale & set(chapters) if chapters else stale):
+                print(*carry(chapter, base, short.stdout.strip()), sep="\n", flush=True)
+        finally:
+            subprocess.run([*git, "worktree", "remove", "--force", str(base)], check=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("commit", help="by whose code the records are current")
+    parser.add_argument("chapters", nargs="*", help="default: all with a stale record")
+    options = parser.parse_args()
+    main(options.commit, options.chapters)

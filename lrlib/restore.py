@@ -25,6 +25,7 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer, data) -> Iterat
     That is of the model its weights, buffers (also rebound ones), gradients, training modes and requires_grad; of the
     optimizer its state and groups; the random generators of Python and NumPy, and those that are attributes of a data
     loader, its samplers, its data set and their functions, or in a list, a dict, a partial function or a closure there.
+    Those that torch itself draws from are not put back: :func:`lrlib.seeded` does that.
 
     Args:
         model, optimizer: that are trained.

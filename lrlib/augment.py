@@ -80,7 +80,8 @@ def augmented(
 class Augmentation(Callback):
     """A data set whose training pictures are augmented anew for each epoch: a callback of :func:`lrlib.train`.
 
-    Train on its `data` and pass it as a callback. The given data set is not changed.
+    Train on its `data` and pass it as a callback. The given data set is not changed. A stack is trained on one data set
+    for all replicas: where each has its own, the run works on a copy of them.
 
     Args:
         data: the pictures as they are.
@@ -94,7 +95,8 @@ class Augmentation(Callback):
         data: the data set with the training pictures of the present epoch.
 
     Raises:
-        TypeError, ValueError: as :func:`augmented`, and where another argument is out of its range.
+        TypeError, ValueError: as :func:`augmented`, and where another argument is out of its range; at the end of the
+            first epoch, a run on other pictures than its `data`, or a stack on several data sets.
 
     Source: alternating mirror images: Jordan (2024), arXiv 2404.00498.
 
@@ -126,6 +128,7 @@ class Augmentation(Callback):
         return augmented(self._original, self._generator, mirror=mirror, **self._options)
 
     def __call__(self, run) -> None:
+        _check.trains_on("data", run.data, self.data.x_train)
         self._epoch += 1
         self.data.x_train.copy_(self._pictures())
 

@@ -12,6 +12,7 @@ the trainable parameters as in :mod:`lrlib.planes`.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -31,6 +32,7 @@ __all__ = ["hessian_eigenpairs", "sharpness", "adaptive_sharpness"]
 
 DENSE = 40  # up to this many parameters the whole matrix is as cheap as Lanczos, and exact
 TOLERANCE = 1e-5  # of an eigenvalue of one network, relative; float32 gives no less than 1e-6
+POWERS = 10  # products for the size of a Hessian
 PRODUCTS = 2000  # the most that Lanczos may spend, about
 Products = Callable[[torch.Tensor], torch.Tensor]  # vectors (R, d), one a replica, times the Hessian of each
 
@@ -140,8 +142,8 @@ def hessian_eigenpairs(
         batch_size: examples at a time, >= 1; bounds the memory and changes the result by rounding only.
 
     Returns:
-        Eigenvalues, shape (k,), to a relative error of 1e-5, the most extreme one first, and unit eigenvectors, shape
-        (k, d); both float64.
+        Eigenvalues, shape (k,), to a relative error of 1e-5, or about 1e-6 of the largest modulus in float32, the most
+        extreme one first, and unit eigenvectors, shape (k, d); both float64.
 
     Raises:
         ValueError: an argument is out of range, shapes disagree, the loss is not a finite, differentiable scalar, the
@@ -160,7 +162,46 @@ def hessian_eigenpairs(
         raise ValueError("model: is a stack, must be one network; sharpness takes both")
     _check.choice("which", which, ("largest", "smallest"))
     with _products(model, x, y, loss, batch_size) as (multiply, theta):
-        return _eigenpairs(multiply, theta, k, which)
+        if which == "largest" or theta.shape[1] <= DENSE:
+            return _eigenpairs(multiply, theta, k, which)
+        return _smallest(multiply, theta, k)
+
+
+def _smallest(multiply: Products, theta: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of H + cI, as ARPACK asks for a share of an eigenvalue, and so for too much near zero.
+
+    Of a multiple eigenvalue, such as the zero of a singular H, one start shows one vector. So what was found is moved
+    to the other end, and another start must show nothing smaller.
+    """
+    shift = 2 * _modulus(multiply, theta)
+    values, vectors = _eigenpairs(lambda v: multiply(v) + shift * v, theta, k, "smallest")
+    for seed in range(k if k > 1 else 0):
+        signs = 2.0 * torch.randint(2, theta.shape, generator=torch.Generator().manual_seed(seed)).to(theta) - 1
+        known = signs * torch.as_tensor(vectors.copy()).to(theta)
+
+        def others(v: torch.Tensor, signs=signs, known=known) -> torch.Tensor:
+            return signs * multiply(signs * v) + shift * v + 4 * shift * (v @ known.T) @ known
+
+        value, vector = _eigenpairs(others, theta, 1, "smallest")
+        if value[0] >= values[-1]:
+            break
+        values[-1], vectors[-1] = value[0], signs[0].double().cpu().numpy() * vector[0]
+        order = np.argsort(values)
+        values, q = values[order], np.linalg.qr(vectors[order].T)[0].T
+        vectors = q * np.sign((q * vectors[order]).sum(1, keepdims=True))
+    return values - shift, vectors
+
+
+def _modulus(multiply: Products, theta: torch.Tensor) -> float:
+    """The largest modulus of an eigenvalue, from below: its order of magnitude, by the power method."""
+    v, size = torch.randn(theta.shape, generator=torch.Generator().manual_seed(0)).to(theta), 0.0
+    for _ in range(POWERS):
+        w = multiply(v / v.norm())
+        size = w.norm(dtype=torch.float64).item()
+        if not 0 < size < math.inf:  # NaN is found and named by what follows
+            break
+        v = w / size
+    return size
 
 
 def _eigenpairs(multiply: Products, theta: torch.Tensor, k: int, which: str) -> tuple[np.ndarray, np.ndarray]:

@@ -201,19 +201,20 @@ def relabelled(data: Dataset, fraction: float, seed: int = 0) -> Dataset:
     right by chance, so that a share of p (1 - 1/c) is wrong, and gradients stay noisy however long one trains.
 
     Args:
-        data: any data set.
+        data: any data set with one label an example.
         fraction: p, in [0, 1].
         seed: of the choice and of the draws, >= 0.
 
     Raises:
         TypeError: an argument is of a wrong type.
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of its range, or the labels are not of shape (N,).
 
     Example:
         >>> noisy = relabelled(digits(), 0.2)
         >>> noisy.name, round((noisy.y_train != digits().y_train).double().mean().item(), 2)
         ('noisy digits', 0.19)
     """
+    _check.labels("data.y_train", data.y_train)
     fraction = _check.within("fraction", fraction, 0.0, 1.0)
     generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0))
     chosen = torch.rand(len(data.y_train), generator=generator) < fraction

@@ -29,7 +29,8 @@ STALLED = 0.1  # fall from the second quarter to the last, of the loss: one like
 PROGRESS = 0.9  # of the start: below it there was some progress, and a plateau comes after progress
 CONVERGED = 0.1  # of the start: below, a flat loss is the end of the task and not a plateau
 SPENT = 1e-3  # of the highest rate: no update at such a rate undoes one at the highest
-SPENT_SHARE = 0.2  # of the run; a cosine or a power of the remaining time spends less than a twentieth there
+SPENT_SHARE = 0.2  # of the run; a cosine or a power up to 2 of the remaining time spends less than a twentieth there,
+# a power p the share 10^(-3/p), which passes a fifth above p = 4
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Finding:
 
 
 def diagnose(history: History, planned: Schedule | None = None) -> list[Finding]:
-    """What is wrong with a run, the surest first; an empty list where nothing shows.
+    """What is wrong with a run, the surest first; an empty list where nothing shows, as in a run without an update.
 
     A run that ended in a loss that is not finite gets one finding, the reason for that, and one whose scheduler was
     stepped wrongly is not judged by its rate. The rules are heuristics:
@@ -63,7 +64,8 @@ def diagnose(history: History, planned: Schedule | None = None) -> list[Finding]
 
     Args:
         history: of :func:`lrlib.train`. With ``track_updates=True`` it holds more evidence.
-        planned: optionally the schedule that the run should have followed; a difference is then found exactly.
+        planned: optionally the schedule that the run should have followed; a difference is then found exactly. Give it
+            for one that is meant to end in a long stretch near zero, such as a power above 4 of the remaining time.
 
     Raises:
         TypeError: an argument is of another type.
@@ -87,6 +89,8 @@ def diagnose(history: History, planned: Schedule | None = None) -> list[Finding]
         raise ValueError(f"history: has the loss {history.loss.min():.3g}, must be >= 0 for these rules")
     if history.diverged_at is not None:
         return [_not_finite(history)]
+    if not len(history.loss):
+        return []
     return list(filter(None, [_scheduler(history, planned) or _progress(history), _batchnorm(history)]))
 
 
@@ -209,6 +213,8 @@ def _progress(history: History) -> Finding | None:
 
 
 def _batchnorm(history: History) -> Finding | None:
+    if not history.test_loss.size:  # there was no test set
+        return None
     end = _end(history)
     start, test, accuracy = history.loss[0], history.final_loss, history.accuracy
     expected = math.exp(-end)  # the geometric mean of the probability of the right label

@@ -191,7 +191,8 @@ def refresh_batchnorm(model: nn.Module, x: torch.Tensor, batch_size: int = 500) 
     last batch is left out, as each batch has the same weight.
 
     Args:
-        model: a network or a :class:`~lrlib.Stack`, whose buffers are written; parameters and training modes stay.
+        model: a network or a :class:`~lrlib.Stack`, whose buffers are written, but stay where its forward pass
+            fails; parameters and training modes stay.
         x: training inputs, shape (N, ...), N >= 2.
         batch_size: B, >= 2; a large one, since the spread between batch means is not part of the variance.
 
@@ -213,10 +214,15 @@ def refresh_batchnorm(model: nn.Module, x: torch.Tensor, batch_size: int = 500) 
     layers = model.template if isinstance(model, Stack) else model
     norms = {name: m for name, m in layers.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats}
     parts, buffers = ("running_mean", "running_var", "num_batches_tracked"), _state_of(model)
-    statistics = [buffers[f"{name}.{part}".lstrip(".")].zero_() for name, part in itertools.product(norms, parts)]
+    statistics = [buffers[f"{name}.{part}".lstrip(".")] for name, part in itertools.product(norms, parts)]
+    before = [s.clone() for s in statistics]
+    for s in statistics:
+        s.zero_()
     halves = [s for s in statistics if s.dtype in (torch.float16, torch.bfloat16)]  # too short for a mean of many
     means = [half.float() for half in halves]
-    with runtime.modes_kept(model), contextlib.ExitStack() as restored:
+    with runtime.modes_kept(model), contextlib.ExitStack() as restored, contextlib.ExitStack() as undone:
+        for s, value in zip(statistics, before, strict=True):
+            undone.callback(s.copy_, value)
         for norm in norms.values():
             restored.callback(setattr, norm, "momentum", norm.momentum)
         model.train()
@@ -226,6 +232,7 @@ def refresh_batchnorm(model: nn.Module, x: torch.Tensor, batch_size: int = 500) 
             _outputs(model, xs)
             for mean, half in zip(means, halves, strict=True):
                 mean.lerp_(half.float(), 1 / k)
+        undone.pop_all()
     for mean, half in zip(means, halves, strict=True):
         half.copy_(mean)
 
@@ -285,6 +292,9 @@ def member_probabilities(
 def negative_log_likelihood(probabilities: torch.Tensor, y: torch.Tensor) -> float:
     r"""The mean of :math:`-\log p(y_n \mid x_n)`: cross-entropy for who has probabilities, not logits.
 
+    A probability of 0 counts as the smallest normal number of its type, so that the mean is finite: a right label costs
+    87.3 then in float32, 708.4 in float64.
+
     Args:
         probabilities: shape (N, classes).
         y: labels, shape (N,).
@@ -303,7 +313,7 @@ def negative_log_likelihood(probabilities: torch.Tensor, y: torch.Tensor) -> flo
     classes = probabilities.shape[1]
     if y.dtype not in (torch.uint8, torch.int32, torch.int64) or not ((y >= 0) & (y < classes)).all():
         raise ValueError(f"y: is {y.dtype} from {y.min()} to {y.max()}, must be whole numbers in [0, {classes - 1}]")
-    return F.nll_loss(probabilities.double().clamp_min(torch.finfo(probabilities.dtype).tiny).log(), y).item()
+    return F.nll_loss(probabilities.double().clamp_min(torch.finfo(probabilities.dtype).tiny).log(), y.long()).item()
 
 
 def disagreement(members: torch.Tensor) -> float:
@@ -500,7 +510,9 @@ def barrier(positions: Sequence[float], loss: Sequence[float]) -> float:
     Raises:
         ValueError: the places do not ascend from 0 to 1, or are not as many as the losses.
 
-    Source: Frankle et al., *Linear Mode Connectivity and the Lottery Ticket Hypothesis* (2020).
+    Source: Entezari et al., *The Role of Permutation Invariance in Linear Mode Connectivity of Neural Networks* (2022),
+    after Frankle et al., *Linear Mode Connectivity and the Lottery Ticket Hypothesis* (2020), who subtract the mean of
+    the ends' errors.
 
     Example:
         >>> barrier([0.0, 0.5, 1.0], [1.0, 5.0, 3.0])

@@ -25,7 +25,7 @@ def layerwise_groups(
         lr: :math:`\eta`, the rate of the last layer, > 0.
         decay: :math:`d`, > 0, and below 1 where early layers are to move less.
         layers: the L layers from the input to the output, each a module or a list of modules that share a rate; default
-            the children of the model that have trainable parameters.
+            the children of the model. Those without trainable parameters are left out and do not count.
 
     Returns:
         From the first layer to the last a dict with "params", the layer's trainable parameters, and "lr".
@@ -133,7 +133,8 @@ def lora(model: nn.Module, rank: int, alpha: float) -> nn.Module:
 
     Raises:
         TypeError: the rank is not an integer.
-        ValueError: the model has no `nn.Linear`, or a number is out of its range.
+        ValueError: the model has no `nn.Linear`, or an `nn.TransformerEncoderLayer` with `batch_first`, whose fast path
+            does not call its linear layers; or a number is out of its range.
 
     Example:
         >>> import lrlib
@@ -143,6 +144,7 @@ def lora(model: nn.Module, rank: int, alpha: float) -> nn.Module:
         >>> lrlib.Stack([model, model]).names
         ['1.A', '1.B', '3.A', '3.B']
     """
+    _check.calls_its_layers("model", model)
     model = copied(model).requires_grad_(False)
     layers = {id(m): LoRA(m, rank, alpha) for m in model.modules() if type(m) is nn.Linear}
     if not layers:

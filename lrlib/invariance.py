@@ -210,7 +210,8 @@ def equivalent_schedule(schedule: Schedule, weight_decay: float, momentum: float
 
     Raises:
         TypeError: `schedule` is not a :class:`~lrlib.Schedule`.
-        ValueError: an argument is out of its range, or some :math:`\alpha_t` is not positive.
+        ValueError: an argument is out of its range, a rate is negative or not finite, or some :math:`\alpha_t` is not
+            positive.
 
     Example:
         >>> import lrlib
@@ -222,6 +223,8 @@ def equivalent_schedule(schedule: Schedule, weight_decay: float, momentum: float
     momentum = _check.below_one("momentum", momentum)
     total_steps = _check.integer("total_steps", total_steps, 1)
     rates = schedule(np.arange(total_steps))
+    if not (np.isfinite(rates).all() and rates.min() >= 0):
+        raise ValueError(f"schedule={schedule!r}: must have finite rates >= 0 in its first {total_steps} steps")
     k, log_scale = 0.0, np.zeros(total_steps + 1)
     for t, rate in enumerate(rates.tolist()):
         pull = weight_decay + momentum * k
@@ -405,14 +408,14 @@ def is_scale_invariant(loss: Loss, parameters: Iterable[torch.Tensor], tolerance
 def normalised_weights(model: nn.Module) -> list[nn.Parameter]:
     """The weights of every linear and convolutional layer but the last linear one, the head; a tied one once.
 
-    In the networks of :mod:`lrlib.models` with a norm these are scale-invariant together; see
-    :func:`is_scale_invariant` for other networks.
+    In the networks of :mod:`lrlib.models` with a norm, but for :func:`~lrlib.fast_net`, these are scale-invariant
+    together; see :func:`is_scale_invariant` for other networks.
 
     Args:
-        model: a module with at least two such layers.
+        model: a module with a linear head and at least one such layer besides it.
 
     Raises:
-        ValueError: it has fewer.
+        ValueError: it has no linear layer, or no other one.
 
     Example:
         >>> import lrlib

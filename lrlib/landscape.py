@@ -208,7 +208,7 @@ def loss_line(
         direction: u, shape (d,).
         position: the values of c, shape (P,), P >= 2, strictly increasing.
         loss: maps the model's output and targets to a scalar, the mean over the examples.
-        batch_size: examples at a time, >= 1; bounds the memory.
+        batch_size: examples at a time, >= 1, or >= 2 where statistics are recomputed; bounds the memory.
         batch_norm: "keep" uses the model's running statistics everywhere; "recompute" takes them anew from x at every
             point, by :func:`lrlib.refresh_batchnorm` in batches of `batch_size`, which doubles the work.
         method: "batched" evaluates 16 points at once through `torch.func.vmap`, "loop" one after the other; they agree

@@ -67,7 +67,8 @@ def random_direction(
     .. math:: u_{\ell,i} \leftarrow \frac{u_{\ell,i}}{\|u_{\ell,i}\|}\, \|\theta_{\ell,i}\|
 
     A filter is what feeds one output of a layer: a row of a linear layer's weight, an output channel of a convolution.
-    Each is normalised once. Parameters with one dimension, biases and the scales and shifts of normalisation layers,
+    It is an entry of the weight's first axis, which of a transposed convolution is an input channel. Each is normalised
+    once. Parameters with one dimension, biases and the scales and shifts of normalisation layers,
     are no filters, and what becomes of them is a choice.
 
     Args:
@@ -114,13 +115,13 @@ def pca_directions(path: Sequence[torch.Tensor], m: int = 2) -> tuple[torch.Tens
 
     Args:
         path: T + 1 vectors of shape (d,), such as copies by :func:`parameter_vector`; more than m.
-        m: how many, >= 1.
+        m: how many, between 1 and d.
 
     Returns:
         Directions, shape (m, d), and the share of the summed squares that each explains, shape (m,).
 
     Raises:
-        ValueError: the path is too short or does not move.
+        ValueError: m is out of its range, or the path is too short or does not move.
 
     Source: Li et al. (2018), section 7.
 
@@ -133,6 +134,8 @@ def pca_directions(path: Sequence[torch.Tensor], m: int = 2) -> tuple[torch.Tens
     if len(path) <= m:
         raise ValueError(f"path: has {len(path)} points, must have more than m={m}")
     stack = torch.stack(list(path)).detach()
+    if m > stack.shape[1]:
+        raise ValueError(f"m={m!r}: must be <= {stack.shape[1]}, the numbers in a point of the path")
     rows = (stack - stack[-1]).double()
     if not rows.isfinite().all() or not rows.any():
         raise ValueError("path: must be finite and move")
@@ -147,10 +150,10 @@ def project(path: Sequence[torch.Tensor], origin: torch.Tensor, directions: Sequ
     Args:
         path: T vectors of shape (d,), at least one.
         origin: of the plane, shape (d,).
-        directions: m linearly independent vectors of shape (d,); they need not be orthogonal.
+        directions: m linearly independent vectors of shape (d,), 1 <= m <= d; they need not be orthogonal.
 
     Raises:
-        ValueError: shapes disagree, or the directions are linearly dependent.
+        ValueError: shapes disagree, or the directions are none or linearly dependent.
 
     Example:
         >>> path = [torch.tensor([2.0, 1.0, 2.0])]
@@ -158,6 +161,8 @@ def project(path: Sequence[torch.Tensor], origin: torch.Tensor, directions: Sequ
         >>> p.coordinates.round(6).tolist(), p.distance.round(6).tolist(), round(p.explained, 4)
         ([[2.0, 0.5]], [2.0], 0.5556)
     """
+    if len(directions) == 0:
+        raise ValueError("directions: are none, must be at least 1")
     columns = torch.stack(list(directions)).detach().double().T
     rows = torch.stack(list(path)).detach().double()
     if rows.ndim != 2 or origin.shape != rows.shape[1:] or columns.shape[0] != rows.shape[1]:
@@ -165,6 +170,8 @@ def project(path: Sequence[torch.Tensor], origin: torch.Tensor, directions: Sequ
             f"path, origin, directions: have shapes {tuple(rows.shape)}, {tuple(origin.shape)}, "
             f"{tuple(columns.T.shape)}, must be (T, d), (d,), (m, d)"
         )
+    if columns.shape[1] > columns.shape[0]:
+        raise ValueError(f"directions: are {columns.shape[1]}, must be at most {columns.shape[0]}, the numbers in each")
     q, r = torch.linalg.qr(columns)
     diagonal = r.diagonal().abs()
     if not diagonal.min() > 1e-10 * diagonal.max():

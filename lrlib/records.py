@@ -38,6 +38,7 @@ FORCE = "LRLIB_FORCE"  # environment variable: make finished records again
 
 _plan: list[dict] | None = None  # of a rehearsal: what each record would take
 _deadline = float("inf")  # on the clock of time.monotonic
+_took = 0.0  # seconds of the run made last
 
 
 class _OutOfTimeError(Exception):
@@ -197,7 +198,8 @@ def measure(
         seeds: those that every run uses and neither its point nor its result names, for the provenance.
 
     Raises:
-        ValueError: the grid is empty or holds a point twice.
+        ValueError: the grid is empty, holds a point twice or points of different settings, or a result has the name of
+            a setting.
 
     Example:
         >>> measure("demo", [{"seed": 0}, {"seed": 1}], lambda seed: {"double": 2 * seed})
@@ -207,6 +209,8 @@ def measure(
     keys = [_key(point) for point in points]
     if not points or len(set(keys)) < len(keys):
         raise ValueError(f"grid: has {len(keys)} points, {len(set(keys))} of them different; must be >= 1, no twice")
+    if odd := [point for point in points if point.keys() != points[0].keys()]:
+        raise ValueError(f"grid: has settings {list(odd[0])} in a point, must be {list(points[0])}, those of the first")
     if runtime.scale_name() != "full":
         return [row for row, *_ in spread(functools.partial(_one_run, run, runtime.scale_name()), points)]
 
@@ -226,9 +230,12 @@ def _make(
     name: str, keys: list[str], missing: dict[str, dict], run: Callable, old: Record, done: dict, data, seeds
 ) -> None:
     """Add to `done` what is missing, run by run, and write the record each time."""
-    code, took = _code(name), 0.0
+    global _took
+    code = _code(name)
     seconds, memory = old.provenance.get("seconds", 0.0), old.provenance.get("memory")
     devices = set(old.provenance["device"].split(", ")) if old else set()
+    if old and missing:
+        _took = seconds / len(old.rows)
     origin = versions(ROOT) | {"data": {dataset.name: dataset.sha256 for dataset in data}} | code
 
     def keep(provenance: dict) -> None:
@@ -239,10 +246,10 @@ def _make(
 
     finished = spread(functools.partial(_one_run, run, "full"), list(missing.values()))
     for key in missing:
-        if time.monotonic() + took > _deadline:
+        if time.monotonic() + _took > _deadline:
             raise _OutOfTimeError
-        done[key], took, device, peak = next(finished)
-        seconds, memory = seconds + took, max(filter(None, (memory, peak)), default=None)
+        done[key], _took, device, peak = next(finished)
+        seconds, memory = seconds + _took, max(filter(None, (memory, peak)), default=None)
         devices.add(device)
         keep(origin | {"device": ", ".join(sorted(devices)), "seconds": round(seconds, 1), "memory": memory})
         print(
@@ -256,9 +263,16 @@ def _one_run(run: Callable[..., Mapping], scale: str, point: dict) -> tuple[dict
     """In whatever process: the point with what `run` measured there, the seconds it took, the device and its memory."""
     os.environ["LRLIB_SCALE"] = scale
     started = time.perf_counter()
-    row = point | _plain(run(**point))
+    row = _row(point, run(**point))
     where = runtime.device()
     return row, time.perf_counter() - started, device_name(where), peak_memory(where)
+
+
+def _row(point: dict, results: Mapping) -> dict:
+    found = _plain(results)
+    if both := sorted(point.keys() & found.keys()):
+        raise ValueError(f"run: returned {both[0]!r}, which is a setting of the grid, must be a name of its own")
+    return point | found
 
 
 def _rehearsed(name: str, missing: dict[str, dict], run: Callable[..., Mapping]) -> dict[str, dict]:
@@ -270,9 +284,9 @@ def _rehearsed(name: str, missing: dict[str, dict], run: Callable[..., Mapping])
         if kind not in found:
             started = time.perf_counter()
             with rehearsing() as left_out:
-                row = _plain(run(**point))
+                row = _row(point, run(**point))
             found[kind] = row, time.perf_counter() - started + left_out.seconds
-        rows[key] = point | found[kind][0]
+        rows[key] = found[kind][0] | point
         seconds += found[kind][1]
     assert _plan is not None
     _plan.append({"record": name, "rows": len(rows), "seconds": seconds})
@@ -374,7 +388,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m lrlib.records", description="Run notebooks at full scale.")
     parser.add_argument("notebooks", nargs="*", type=Path, help="book/CHAPTER.ipynb ...; all if none is named")
     parser.add_argument("--plan", action="store_true", help="only say how long the runs that are missing would take")
-    parser.add_argument("--budget", type=float, metavar="SECONDS", help="end before these are over, with whole rows")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help="end with whole rows, before these are over if a run takes no longer than the one before it",
+    )
     parser.add_argument("--scale", choices=("small", "full"), default="full", help="small: try it, record nothing")
     parser.add_argument("--force", action="store_true", help="make finished records again")
     parser.add_argument("--merge", type=Path, metavar="FOLDER", help="only take over the records that lie there")

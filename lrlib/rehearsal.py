@@ -32,7 +32,7 @@ def rehearsing() -> Iterator[Rehearsal]:
     """Inside the block every run makes its first updates only, all that watches it is called as ever.
 
     The time that a run would have taken is that of the block and what the result holds at its end. A run that ends
-    early, by divergence or because a callback stops it, is counted to its planned end.
+    early is counted to where it ends: a callback may stop it at any update, divergence is seen in the first ones only.
 
     Example:
         >>> import lrlib

@@ -49,6 +49,9 @@ def device() -> torch.device:
 def seeded(seed: int) -> Iterator[None]:
     """Draw torch's random numbers from `seed` inside the block; the generators outside are left as they were.
 
+    These are the CPU's and, where CUDA was in use before the block, those of all its devices. That of an Apple GPU, or
+    of a CUDA device first used later, goes on from the seed; those of Python and NumPy are not touched.
+
     Args:
         seed: an integer >= 0.
 

@@ -57,7 +57,7 @@ def last_iterate_bound(schedule: Schedule, steps: int, distance: float = 1.0, gr
 
     Raises:
         TypeError: `schedule` is not a :class:`~lrlib.Schedule`.
-        ValueError: a number is out of its range, or a rate is not finite.
+        ValueError: a number is out of its range, or a rate is negative or not finite.
 
     Source: see the module. :math:`\eta_T` is found by Brent's method over its logarithm; the bound holds with any.
 
@@ -93,7 +93,7 @@ def predicted_peak(schedule: Schedule, steps: int, distance: float = 1.0, gradie
 
     Raises:
         TypeError: `schedule` is not a :class:`~lrlib.Schedule`.
-        ValueError: a number is out of its range, a rate is not finite, or all are 0.
+        ValueError: a number is out of its range, a rate is negative or not finite, or all are 0.
 
     Source: see the module; set the derivative of the bound in the peak to zero.
 

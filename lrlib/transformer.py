@@ -101,8 +101,8 @@ def char_transformer(
         TypeError: a number is not an integer.
         ValueError: an argument is out of its range, or a window is too long.
 
-    Source: Vaswani et al. (2017); the norms before the branches: Xiong et al. (2020); of queries and keys: Henry et al.
-    (2020).
+    Source: Vaswani et al. (2017); the norms before the branches: Xiong et al. (2020); of queries and keys: Dehghani et
+    al. (2023), arXiv 2302.05442, after Henry et al. (2020).
 
     Example:
         >>> import lrlib

@@ -252,6 +252,7 @@ class PerParameter(Rule):
     def optimizer(self, params, lr):
         """The rule's optimizer with a parameter group for each of the parameters, which must be a list of tensors."""
         params, settings = list(params), {"lr": lr} | self.rule.settings()
+        _check.one_a_parameter("scales", self.scales, len(params))
         groups = [
             {"params": [p]} | {name: settings[name] * factors[k] for name, factors in self.scales.items()}
             for k, p in enumerate(params)

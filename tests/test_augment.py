@@ -115,3 +115,26 @@ def test_a_picture_and_its_mirror_image_get_one_answer():
         model, x = lrlib.conv_net(4).eval(), torch.randn(30, 1, 8, 8)
     both = lrlib.mirror_averaged(model)
     torch.testing.assert_close(both(x), (model(x) + model(x.flip(3))) / 2)
+
+
+def test_a_run_on_other_pictures_than_those_that_change_is_refused():
+    data = lrlib.digits()
+    shown = [lrlib.Augmentation(data, batch_size=400, seed=seed, pad=1, mirror=False) for seed in range(2)]
+    options = {"steps": 3, "batch_size": 400}
+    for model, sets in (
+        (lrlib.Stack([lrlib.mlp(64, 10) for _ in shown]), [some.data for some in shown]),
+        (lrlib.mlp(64, 10), data),
+        (lrlib.mlp(64, 10), lrlib.hold_out(shown[0].data, 0.1)[0]),
+    ):
+        with pytest.raises(ValueError, match="data: has other pictures than the Augmentation"):
+            lrlib.train(model, sets, 0.1, callbacks=shown[:1], **options)
+    same = shown[0].data
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(same.x_train, same.y_train), 400)
+    pair = same.x_train, same.y_train
+    for model, sets in (
+        (lrlib.Stack([lrlib.mlp(64, 10) for _ in shown]), [same, same]),
+        (lrlib.Stack([lrlib.mlp(64, 10) for _ in shown]), pair),
+        (lrlib.mlp(64, 10), pair),
+        (lrlib.mlp(64, 10), loader),
+    ):
+        lrlib.train(model, sets, 0.1, callbacks=shown[:1], **options)

@@ -376,3 +376,30 @@ def test_networks_without_a_hessian_are_refused(data):
         model = nn.Linear(50, 1, bias=False)
         nn.init.zeros_(model.weight)
         curvature.sharpness(model, torch.ones(3, 50), y[:3], loss=lambda out, _: out.abs().sqrt().mean())
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+@pytest.mark.parametrize("d, k", [(100, 1), (100, 3), (200, 3)])
+def test_the_smallest_eigenvalues_of_a_singular_hessian_are_zero(d, k, scale):
+    with lrlib.seeded(0):
+        model, x = nn.Linear(d, 1, bias=False), scale * torch.randn(3 * d // 4, d)
+    values, vectors = curvature.hessian_eigenpairs(model, x, x[:, :1], k, which="smallest", loss=F.mse_loss)
+    largest, _ = curvature.hessian_eigenpairs(model, x, x[:, :1], loss=F.mse_loss)
+    np.testing.assert_allclose(values, 0, atol=2e-6 * largest[0])
+    np.testing.assert_allclose(vectors @ vectors.T, np.eye(k), atol=1e-8)
+
+
+def test_the_smallest_eigenvalues_of_a_hessian_that_mirrors_its_largest():
+    """At the modulus of a random product the shifted Hessian would be singular."""
+
+    class Product(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.u, self.v = nn.Parameter(torch.ones(30)), nn.Parameter(torch.ones(30))
+
+        def forward(self, x):
+            return (self.u * self.v).sum() * x
+
+    one = torch.ones(1, 1)
+    values, _ = curvature.hessian_eigenpairs(Product(), one, one, 2, which="smallest", loss=lambda z, y: z.mean())
+    np.testing.assert_allclose(values, -1, rtol=1e-5)

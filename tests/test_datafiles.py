@@ -126,6 +126,12 @@ def flip_a_byte(content):
     return content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
 
 
+def listed(content, place, value):
+    """With other bytes at a place of the first entry in the list of the parts."""
+    place += content.index(b"PK\1\2")
+    return content[:place] + value + content[place + len(value) :]
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -134,6 +140,10 @@ def flip_a_byte(content):
         lambda content: content[: len(content) // 2],
         lambda content: content[:-10],
         flip_a_byte,
+        lambda content: listed(content, 8, b"\1"),  # as encrypted: a RuntimeError of zipfile
+        lambda content: listed(content, 10, b"\x63"),  # by an unknown method: a NotImplementedError
+        lambda content: listed(content, 45, b"\x80"),  # before or after the file
+        lambda content: content[:-6] + b"\xff\xff\xff\x7f" + content[-2:],  # and the list itself
     ],
 )
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

@@ -277,3 +277,14 @@ def test_negative_losses_are_refused():
     history = lrlib.History(rates, -rates, None, np.array([3]), -rates[:1], rates[:1], None, 3, 1.0)
     with pytest.raises(ValueError, match="history: has the loss -"):
         diagnose(history)
+
+
+def test_a_run_without_a_test_set_or_an_update_is_not_judged_by_them(data):
+    with lrlib.seeded(0):
+        model = lrlib.mlp(256, 16, 10)
+    history = lrlib.train(model, (data.x_train, data.y_train), 0.1, steps=200)
+    assert diagnose(history) == []
+    stop = lrlib.Periodic(lambda run: run.stop(), at=[0])
+    for sets in (data, (data.x_train, data.y_train)):
+        history = lrlib.train(model, sets, 0.1, steps=5, callbacks=[stop], track_updates=True)
+        assert history.updates == 0 and diagnose(history) == [] == diagnose(history, lrlib.constant(0.1))

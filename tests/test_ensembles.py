@@ -554,3 +554,18 @@ def test_a_file_whose_steps_or_states_are_none_is_refused(tmp_path, taken):
     torch.save({"format": ensembles.FORMAT, "at": [1], "taken": content}, tmp_path / "s.pt")
     with pytest.raises(ValueError, match="s.pt: .*must"):
         lrlib.Snapshots.load(tmp_path / "s.pt")
+
+
+def test_statistics_stay_where_the_network_refuses_its_inputs(data):
+    for model in (seeded_model(norm="batch"), lrlib.Stack([seeded_model(norm="batch")] * 2)):
+        lrlib.refresh_batchnorm(model, data.x_train)
+        before = copy.deepcopy(model.state_dict())
+        with pytest.raises((RuntimeError, ValueError)):
+            lrlib.refresh_batchnorm(model, data.x_train[..., :3])
+        assert same(before, model.state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_labels_may_be_short(dtype):
+    y = torch.tensor([0, 1], dtype=dtype)
+    assert lrlib.negative_log_likelihood(torch.tensor([[0.5, 0.5], [0.5, 0.5]]), y) == pytest.approx(math.log(2))

@@ -137,3 +137,14 @@ def test_lora_is_of_a_plain_linear_layer():
         lrlib.LoRA(nn.Conv2d(1, 1, 1), 1, 1.0)
     wide = lrlib.LoRA(nn.Linear(3, 2, dtype=torch.float64), rank=5, alpha=5.0)
     assert F.mse_loss(wide(torch.ones(1, 3, dtype=torch.float64)), torch.zeros(1, 2)).dtype == torch.float64
+
+
+def test_lora_refuses_a_layer_whose_fast_path_passes_over_it():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    with pytest.raises(ValueError, match="model: layers.0 is an nn.TransformerEncoderLayer, .* batch_first=False"):
+        lrlib.lora(nn.TransformerEncoder(layer, 1), rank=1, alpha=1)
+    slow = lrlib.lora(nn.TransformerEncoderLayer(8, 2, 16), rank=1, alpha=1).eval()
+    with torch.no_grad():
+        x, before = torch.randn(5, 3, 8), slow(torch.ones(5, 3, 8))
+        slow.linear1.B.fill_(1.0)
+        assert not torch.allclose(slow(torch.ones(5, 3, 8)), before) and slow(x).isfinite().all()

@@ -250,6 +250,10 @@ def test_invalid_phases_are_refused(milestones, gamma):
 def test_an_equivalent_schedule_that_turns_the_weights_round_is_refused():
     with pytest.raises(ValueError, match="is 2 at step 0, must be < 1"):
         equivalent_schedule(lrlib.constant(2.0), weight_decay=1.0, momentum=0.0, total_steps=3)
+    for rate in (-0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="must have finite rates >= 0 in its first 3 steps"):
+            bad = lrlib.Schedule(lambda t, rate=rate: np.where(t < 1, 0.1, rate), (lrlib.constant, rate))
+            equivalent_schedule(bad, weight_decay=0.0, momentum=0.0, total_steps=3)
     with pytest.raises(TypeError, match="schedule"):
         equivalent_schedule(0.1, weight_decay=1.0, momentum=0.0, total_steps=3)
 

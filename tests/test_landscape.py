@@ -628,3 +628,14 @@ def test_what_is_no_number_has_no_direction():
         planes.pca_directions([torch.full((3,), math.nan)] * 4)
     with pytest.raises(ValueError, match="complex"):
         planes.random_direction(nn.Linear(2, 2, dtype=torch.complex64))
+
+
+def test_there_are_no_more_directions_than_parameters():
+    path = list(torch.eye(3)[:, :2])
+    assert planes.pca_directions([*path, torch.ones(2)], 2)[0].shape == (2, 2)
+    with pytest.raises(ValueError, match="m=3: must be <= 2"):
+        planes.pca_directions([*path, torch.ones(2)], 3)
+    with pytest.raises(ValueError, match="directions: are 3, must be at most 2"):
+        planes.project(path, path[0], path)
+    with pytest.raises(ValueError, match="directions: are none, must be at least 1"):
+        planes.project(path, path[0], [])

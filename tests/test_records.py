@@ -242,8 +242,7 @@ def test_a_damaged_record_is_named(root):
 
 
 def test_seeds_are_those_of_the_points_and_of_the_results(root):
-    grid = [{"seeds": [0, 3]}, {"seeds": [3, 5], "seed": 7}]
-    lrlib.measure("many", grid, lambda seeds, seed=8: {"n": len(seeds), "seed": seed})
+    lrlib.measure("many", [{"seeds": [0, 3]}, {"seeds": [3, 5]}], lambda seeds: {"n": 2, "seed": 7 + seeds[0] // 3})
     assert lrlib.load_record("many").provenance["seeds"] == [0, 3, 5, 7, 8]
 
 
@@ -372,3 +371,25 @@ def test_a_folder_that_is_none_is_refused(root, capsys):
     with pytest.raises(SystemExit):
         records.main(["--merge", str(root / "nowhere")])
     assert "must be a folder of records" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scale", ["tour", "full"])
+def test_points_have_the_same_settings_and_results_other_names(root, monkeypatch, scale):
+    monkeypatch.setenv("LRLIB_SCALE", scale)
+    with pytest.raises(ValueError, match=r"grid: has settings \['seed', 'lr'\] in a point, must be \['seed'\]"):
+        lrlib.measure("demo", [{"seed": 0}, {"seed": 0, "lr": 1}], lambda **point: {"value": 1})
+    with pytest.raises(ValueError, match="run: returned 'seed', which is a setting of the grid"):
+        lrlib.measure("demo", [{"seed": 0}], lambda seed: {"seed": seed, "value": 1})
+
+
+def test_a_budget_knows_from_the_record_before_what_a_run_takes(root, capsys, monkeypatch):
+    write(root, CELL + CELL.replace('"demo"', '"demo-more"'))
+    clock, watch = iter(range(1000)), iter(range(0, 10_000, 2))  # each run takes two seconds of perf_counter
+    monkeypatch.setattr(records, "_took", 0.0)
+    monkeypatch.setattr(records.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(records.time, "perf_counter", lambda: next(watch))
+    assert "the 5.5 s do not reach" in command(root, "--budget", "5.5", capsys=capsys)
+    assert len(lrlib.load_record("demo").rows) == 3 and not lrlib.load_record("demo-more")
+    clock = iter(range(1000))
+    command(root, "--budget", "2.5", capsys=capsys)
+    assert not lrlib.load_record("demo-more")

@@ -91,3 +91,8 @@ def test_bad_arguments_are_named(wrong, error):
     (name,) = wrong
     with pytest.raises(error, match=f"{name}="):
         lrlib.shakespeare(**wrong)
+
+
+def test_numbers_of_a_text_are_not_relabelled():
+    with pytest.raises(ValueError, match=r"data.y_train: has shape \(.*, 32\), must be \(N,\)"):
+        lrlib.relabelled(lrlib.shakespeare(length=32, n_test=5), 0.1)

@@ -178,6 +178,9 @@ def test_one_factor_for_each_parameter():
             steps=1,
             optimizer=lrlib.PerParameter(lrlib.Adam(), {"lr": [1, 2]}),
         )
+    for count in (1, 3):
+        with pytest.raises(ValueError, match=f"has 2 factors, must be {count}, one a parameter"):
+            lrlib.PerParameter(lrlib.Adam(), {"lr": [1, 2]}).optimizer([nn.Parameter(torch.ones(1))] * count, 0.1)
 
 
 def test_a_multiplier_in_the_output_is_the_same_parametrisation():

@@ -23,6 +23,7 @@ OF_THE_BOOK = (
     "test_book",
     "test_book_html",
     "test_browser",
+    "test_carry",
     "test_cells",
     "test_chapter_line",
     "test_choose",

@@ -1,13 +1,10 @@
 """Early validation: each function returns the value as given, or raises an error naming argument, value and range."""
 
 import math
-import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from numbers import Integral, Real
-from typing import BinaryIO
 
 import torch
-from torch import nn
 
 FLOATS = 2**1023  # up to it an integer has a float
 
@@ -116,48 +113,8 @@ def loss_of_logits(name: str, loss: Callable, outputs: torch.Tensor, y: torch.Te
         _require(bool(fits), name, loss, "a mean over the examples, or be given them in one batch")
 
 
-def labels(name: str, y: torch.Tensor) -> None:
-    """One for each example."""
-    if y.ndim != 1:
-        raise ValueError(f"{name}: has shape {tuple(y.shape)}, must be (N,), one label an example")
-
-
 def one_a_parameter(name: str, factors: Mapping[str, Sequence[float]], count: int) -> None:
     """As many factors of each name as there are parameters."""
     for key, values in factors.items():
         if len(values) != count:
             raise ValueError(f"{name}[{key!r}]: has {len(values)} factors, must be {count}, one a parameter")
-
-
-def calls_its_layers(name: str, model: nn.Module) -> None:
-    """A model whose linear layers can be replaced: torch's fast path reads their weights and does not call them."""
-    for path, module in model.named_modules():
-        if isinstance(module, nn.TransformerEncoderLayer) and module.self_attn.batch_first:
-            raise ValueError(
-                f"{name}: {path or 'it'} is an nn.TransformerEncoderLayer, whose fast path in evaluation reads the "
-                "weights of its linear layers and would pass over LoRA; must be made with batch_first=False"
-            )
-
-
-def trains_on(name: str, data: Sequence, x: torch.Tensor) -> None:
-    """The data of all replicas have these inputs, which are to change in place; what is in a loader cannot be seen."""
-    inputs = [some[0] if isinstance(some, tuple) else getattr(some, "x_train", None) for some in data]
-    tensors = {id(part): part for part in inputs if isinstance(part, torch.Tensor)}
-    memory = {part.untyped_storage().data_ptr() for part in tensors.values()}
-    if len(tensors) > 1 or memory - {x.untyped_storage().data_ptr()}:
-        raise ValueError(
-            f"{name}: has other pictures than the Augmentation, must be its data, one set for all replicas"
-        )
-
-
-def whole_zip(name: object, file: BinaryIO, problem: str) -> None:
-    """A zip file that can be read to its end; the place in it is kept."""
-    start = file.tell()
-    try:
-        with zipfile.ZipFile(file) as archive:
-            broken = archive.testzip()
-    except Exception as error:  # damaged lists of a zip file raise errors of every kind
-        raise ValueError(f"{name}: {problem}") from error
-    if broken:
-        raise ValueError(f"{name}: {problem}")
-    file.seek(start)

@@ -127,8 +127,18 @@ class Augmentation(Callback):
         mirror = self._first ^ bool(self._epoch % 2) if self._alternate else self._mirror
         return augmented(self._original, self._generator, mirror=mirror, **self._options)
 
+    def _check_run(self, run) -> None:
+        """All replicas of a run are trained on these pictures; what is in a loader cannot be seen."""
+        inputs = [some[0] if isinstance(some, tuple) else getattr(some, "x_train", None) for some in run.data]
+        tensors = {id(part): part for part in inputs if isinstance(part, torch.Tensor)}
+        memory = {part.untyped_storage().data_ptr() for part in tensors.values()}
+        if len(tensors) > 1 or memory - {self.data.x_train.untyped_storage().data_ptr()}:
+            raise ValueError(
+                "data: has other pictures than the Augmentation, must be its data, one set for all replicas"
+            )
+
     def __call__(self, run) -> None:
-        _check.trains_on("data", run.data, self.data.x_train)
+        self._check_run(run)
         self._epoch += 1
         self.data.x_train.copy_(self._pictures())
 

@@ -214,7 +214,8 @@ def relabelled(data: Dataset, fraction: float, seed: int = 0) -> Dataset:
         >>> noisy.name, round((noisy.y_train != digits().y_train).double().mean().item(), 2)
         ('noisy digits', 0.19)
     """
-    _check.labels("data.y_train", data.y_train)
+    if data.y_train.ndim != 1:
+        raise ValueError(f"data.y_train: has shape {tuple(data.y_train.shape)}, must be (N,), one label an example")
     fraction = _check.within("fraction", fraction, 0.0, 1.0)
     generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0))
     chosen = torch.rand(len(data.y_train), generator=generator) < fraction

@@ -144,7 +144,12 @@ def lora(model: nn.Module, rank: int, alpha: float) -> nn.Module:
         >>> lrlib.Stack([model, model]).names
         ['1.A', '1.B', '3.A', '3.B']
     """
-    _check.calls_its_layers("model", model)
+    for path, module in model.named_modules():
+        if isinstance(module, nn.TransformerEncoderLayer) and module.self_attn.batch_first:
+            raise ValueError(
+                f"model: {path or 'it'} is an nn.TransformerEncoderLayer, whose fast path in evaluation reads the "
+                "weights of its linear layers and would pass over LoRA; must be made with batch_first=False"
+            )
     model = copied(model).requires_grad_(False)
     layers = {id(m): LoRA(m, rank, alpha) for m in model.modules() if type(m) is nn.Linear}
     if not layers:

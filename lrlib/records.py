@@ -54,7 +54,8 @@ class Record:
         rows: one dict per run, its settings and its results; what was not finite is None.
         provenance: device, torch, date, commit, seeds, seconds, memory (the peak, in MB), data, cells and library
             (hashes of the code that made it; an older record has no library and is judged by its cells), grid (one
-            of the code that says which runs there are).
+            of the code that says which runs there are), carried (the commits by whose code the record was current
+            before tools/carry.py found that a change of code leaves it as it is).
         complete: whether every run of the grid as it is now is there.
         stale: whether the code that made it has changed since.
     """

@@ -237,11 +237,7 @@ class PerParameter(Rule):
         return self.rule.start(p)
 
     def moves(self, gradients, params, states, now):
-        for name, factors in self.scales.items():
-            if len(factors) != len(params):
-                raise ValueError(
-                    f"scales[{name!r}]: has {len(factors)} factors, must be {len(params)}, one a parameter"
-                )
+        _check.one_a_parameter("scales", self.scales, len(params))
         found = []
         for k, (g, p, state) in enumerate(zip(gradients, params, states, strict=True)):
             values = now.like(p)

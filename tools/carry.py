@@ -23,7 +23,7 @@ from pathlib import Path
 from lrlib import records
 
 ROOT = Path(__file__).resolve().parents[1]
-TIMES = {"seconds", "updates_per_second"}
+TIMES = {"seconds"}
 PROGRAMME = """
 import json, sys
 from pathlib import Path

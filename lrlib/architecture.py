@@ -4,7 +4,7 @@ import copy
 import functools
 import random
 from collections.abc import Iterator, Mapping
-from types import FunctionType, MethodType
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -63,24 +63,29 @@ def _equal(a: Any, b: Any, known: Pairs, copies: bool = True) -> bool:
     if isinstance(a, np.ndarray):
         return a.dtype == b.dtype and np.array_equal(a, b)
     known[id(a), id(b)] = a, b
-    if isinstance(a, FunctionType):
-        return a.__code__ is b.__code__ and _equal(_held(a), _held(b), known, copies=False)
-    if isinstance(a, Mapping):
-        return list(a) == list(b) and all(_equal(a[key], b[key], known, copies) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(_equal(x, y, known, copies) for x, y in zip(a, b, strict=True))
-    if isinstance(a, MethodType):
-        return _equal([a.__func__, a.__self__], [b.__func__, b.__self__], known, copies)
-    if isinstance(a, functools.partial):
-        return _equal([a.func, a.args, a.keywords], [b.func, b.args, b.keywords], known, copies)
+    held, other = _content(a), _content(b)
+    if held is not None and other is not None:
+        copies = copies and not isinstance(a, FunctionType)
+        return len(held) == len(other) and all(_equal(x, y, known, copies) for x, y in zip(held, other, strict=True))
     if hasattr(a, "__dict__") and not isinstance(a, type | random.Random):
         return _equal(vars(a), vars(b), known, copies)
     return (a == b) is True
 
 
-def _held(function: FunctionType) -> list:
-    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != type(cell)()]
-    return [*cells, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+def _content(value: Any) -> list | None:
+    """What is in a container with an order, a function, a method or a partial function; None of anything else."""
+    if isinstance(value, Mapping):
+        return [*value, *value.values()]
+    if isinstance(value, list | tuple):
+        return list(value)
+    if isinstance(value, FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
+        return [id(value.__code__), *cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+    if isinstance(value, MethodType):
+        return [value.__func__, value.__self__]
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    return None
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -97,7 +102,7 @@ def copied(model: nn.Module) -> nn.Module:
     parts = {id(part) for part in (*model.modules(), *model.parameters(), *model.buffers())}
     for module in model.modules():
         for value in _inside(list(_settings(module).values()), set()):
-            if isinstance(value, FunctionType) and any(id(part) in parts for part in _inside(_held(value), set())):
+            if isinstance(value, FunctionType) and any(id(part) in parts for part in _inside(value, set())):
                 kind = type(module).__name__
                 raise ValueError(
                     f"model: cannot be copied, as the function {value.__qualname__!r} of its {kind} holds a part of it"
@@ -109,24 +114,12 @@ def copied(model: nn.Module) -> nn.Module:
 
 
 def _inside(value: Any, seen: set[int]) -> Iterator[Any]:
-    """A value and, of containers, methods, functions and partial ones, what is in them."""
-    if id(value) in seen:
-        return
-    seen.add(id(value))
-    yield value
-    content: list = []
-    if isinstance(value, Mapping):
-        content = list(value.values())
-    elif isinstance(value, list | tuple | set):
-        content = list(value)
-    elif isinstance(value, FunctionType):
-        content = _held(value)
-    elif isinstance(value, MethodType):
-        content = [value.__self__]
-    elif isinstance(value, functools.partial):
-        content = [value.func, *value.args, *value.keywords.values()]
-    for item in content:
-        yield from _inside(item, seen)
+    """A value and all that is in it."""
+    if id(value) not in seen:
+        seen.add(id(value))
+        yield value
+        for item in value if isinstance(value, set) else _content(value) or ():
+            yield from _inside(item, seen)
 
 
 def called(model: nn.Module, tensors: Mapping[str, torch.Tensor], x: torch.Tensor) -> Any:

@@ -3,8 +3,9 @@ any such set: wrong labels, a held-out part, mini-batches. Nothing here needs a 
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,25 +15,31 @@ from lrlib import _check
 __all__ = ["Dataset", "digits", "hard_digits", "relabelled", "hold_out", "batches"]
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-Array = np.ndarray | torch.Tensor
+Forms = Mapping[str, tuple[str, Sequence[str | int]]]  # the dtypes and shapes of "x" and "y"
 
 
-def check_part(part: str, x: Array, y: Array, dtype: str, shape: tuple, num_classes: int, where: str = "") -> None:
-    """Pictures of this dtype and shape, in which a letter stands for any length, and a label for each.
+def check_arrays(
+    arrays: Mapping[str, np.ndarray | torch.Tensor], forms: Forms, num_classes: int, where: str = ""
+) -> None:
+    """The arrays have these forms, none is empty, and those of int64 hold numbers in [0, num_classes).
 
-    The messages of the errors begin with `where`.
+    A letter in a shape is one length wherever it stands, N one in each part. The errors' messages begin with `where`.
     """
-    for name, array, kind, allowed in ((f"x_{part}", x, dtype, shape), (f"y_{part}", y, "int64", ("N",))):
-        found, lengths = str(array.dtype).removeprefix("torch."), tuple(array.shape)
-        fits = len(lengths) == len(allowed) and all(b in (a, *"NCHW") for a, b in zip(lengths, allowed, strict=True))
-        if found != kind or not fits or 0 in lengths:
-            must = str(allowed).replace("'", "")
-            raise ValueError(f"{where}{name}: is {found} of shape {lengths}, must be {kind} of shape {must}, not empty")
-    if len(x) != len(y):
-        raise ValueError(f"{where}y_{part}: has {len(y)} labels, must have {len(x)}, as many as x_{part} pictures")
-    low, high = int(y.min()), int(y.max())
-    if low < 0 or high >= num_classes:
-        raise ValueError(f"{where}y_{part}: has labels from {low} to {high}, must be within [0, {num_classes - 1}]")
+    lengths: dict[str | int, int] = {}
+    for name in ARRAYS:
+        array, (dtype, axes) = arrays[name], forms[name[0]]
+        if name.startswith("x"):
+            lengths.pop("N", None)
+        must = tuple(lengths.get(axis, axis) for axis in axes)
+        found, shape = str(array.dtype).removeprefix("torch."), tuple(array.shape)
+        fits = len(shape) == len(must) and all(isinstance(a, str) or a == b for a, b in zip(must, shape, strict=True))
+        if found != dtype or not fits or 0 in shape:
+            allowed = f"{dtype} of shape {must}".replace("'", "")
+            raise ValueError(f"{where}{name}: is {found} of shape {shape}, must be {allowed}, not empty")
+        lengths |= zip(axes, shape, strict=True)
+        if dtype == "int64" and not 0 <= array.min() <= array.max() < num_classes:
+            numbers = f"numbers from {array.min()} to {array.max()}"
+            raise ValueError(f"{where}{name}: has {numbers}, must be in [0, {num_classes - 1}]")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,6 +63,8 @@ class Dataset:
         Dataset('digits', train 1297, test 500, pictures 1x8x8, 10 classes)
     """
 
+    forms: ClassVar[Forms] = {"x": ("float32", "NCHW"), "y": ("int64", "N")}
+
     name: str
     x_train: torch.Tensor
     y_train: torch.Tensor
@@ -66,11 +75,11 @@ class Dataset:
 
     def __post_init__(self) -> None:
         _check.integer("num_classes", self.num_classes, 2)
-        for name in ARRAYS:
-            if not isinstance(tensor := getattr(self, name), torch.Tensor):
+        tensors = {name: getattr(self, name) for name in ARRAYS}
+        for name, tensor in tensors.items():
+            if not isinstance(tensor, torch.Tensor):
                 raise TypeError(f"{name}: is a {type(tensor).__name__}, must be a tensor")
-        check_part("train", self.x_train, self.y_train, "float32", tuple("NCHW"), self.num_classes)
-        check_part("test", self.x_test, self.y_test, "float32", ("N", *self.x_train.shape[1:]), self.num_classes)
+        check_arrays(tensors, self.forms, self.num_classes)
 
     def to(self, device: torch.device | str) -> "Dataset":
         """The same data set with its tensors on `device`."""
@@ -87,8 +96,7 @@ def standardised(name: str, arrays: Mapping[str, np.ndarray], sha256: str | None
 
     The sums are of whole numbers and exact, and the rest is elementwise in float32: every CPU gives the same bits.
     """
-    grey = arrays["x_train"].ndim == 3
-    x, test = (np.expand_dims(a, 1) if grey else a.transpose(0, 3, 1, 2) for a in (arrays["x_train"], arrays["x_test"]))
+    x, test = (a.reshape(*a.shape[:3], -1).transpose(0, 3, 1, 2) for a in (arrays["x_train"], arrays["x_test"]))
     x, test = x.astype(np.float32, order="C"), test.astype(np.float32, order="C")
     count = x.size // x.shape[1]
     mean = x.sum(axis=(0, 2, 3), dtype=np.float64) / count
@@ -139,26 +147,24 @@ CONTRAST = (4, 8)  # grey levels for each of the 16 steps of a digit
 NOISE = 22  # grey levels up or down, at most; with 64 + 16 * 8 no picture leaves 0..255
 
 
-def _paste(canvas: np.ndarray, patches: np.ndarray, low: int, high: int, rng: np.random.Generator) -> None:
-    """Draw each square patch on its canvas, its corner anywhere in [low, high]^2, keeping the brighter pixels."""
-    n, size, _ = patches.shape
-    top, left = rng.integers(low, high + 1, size=(2, n, 1, 1))
-    where = np.arange(n)[:, None, None], top + np.arange(size)[:, None], left + np.arange(size)
-    canvas[where] = np.maximum(canvas[where], patches)
+def _squares(pictures: np.ndarray, side: int, low: int, high: int, rng: np.random.Generator) -> tuple:
+    """The index of a square of `side` pixels in each of these pictures, its corner anywhere in [low, high]^2."""
+    top, left = rng.integers(low, high + 1, size=(2, len(pictures), 1, 1))
+    return pictures[:, None, None], top + np.arange(side)[:, None], left + np.arange(side)
 
 
 def _harden(x: np.ndarray, y: np.ndarray, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """n pictures from the digits x alone, each used equally often to within one; in whole numbers throughout."""
-    source = rng.permutation(np.resize(np.arange(len(x)), n))
+    source, side = rng.permutation(np.resize(np.arange(len(x)), n)), x.shape[1]
     canvas = np.zeros((n, CANVAS, CANVAS), dtype=np.int64)
-    window = np.arange(FRAGMENT)
     for _ in range(FRAGMENTS):
         other = (source + rng.integers(1, len(x), size=n)) % len(x)
-        top, left = rng.integers(0, x.shape[1] - FRAGMENT + 1, size=(2, n, 1, 1))
-        fragments = x[other[:, None, None], top + window[:, None], left + window] // 2
-        _paste(canvas, fragments, 0, CANVAS - FRAGMENT, rng)
-    middle = (CANVAS - x.shape[1]) // 2
-    _paste(canvas, x[source], middle - SHIFT, middle + SHIFT, rng)
+        fragments = x[_squares(other, FRAGMENT, 0, side - FRAGMENT, rng)] // 2
+        where = _squares(np.arange(n), FRAGMENT, 0, CANVAS - FRAGMENT, rng)
+        canvas[where] = np.maximum(canvas[where], fragments)
+    middle = (CANVAS - side) // 2
+    where = _squares(np.arange(n), side, middle - SHIFT, middle + SHIFT, rng)
+    canvas[where] = np.maximum(canvas[where], x[source])
     contrast = rng.integers(CONTRAST[0], CONTRAST[1] + 1, size=(n, 1, 1))
     noise = rng.integers(-NOISE, NOISE + 1, size=canvas.shape)
     return (64 + contrast * canvas + noise).astype(np.uint8), y[source]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lrlib import _torchvision
-from lrlib.data import ARRAYS, Dataset, check_part, standardised
+from lrlib.data import ARRAYS, Dataset, check_arrays, standardised
 
 __all__ = ["mnist", "fashion_mnist", "cifar10"]
 
@@ -19,8 +19,7 @@ __all__ = ["mnist", "fashion_mnist", "cifar10"]
 def _check_arrays(where: Path, arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> None:
     if missing := [key for key in ARRAYS if key not in arrays]:
         raise ValueError(f"{where}: has no {', '.join(missing)}, must have the arrays {', '.join(ARRAYS)}")
-    for part in ("train", "test"):
-        check_part(part, arrays[f"x_{part}"], arrays[f"y_{part}"], "uint8", ("N", *shape), 10, where=f"{where}: ")
+    check_arrays(arrays, {**Dataset.forms, "x": ("uint8", ("N", *shape))}, 10, where=f"{where}: ")
 
 
 def _download(path: Path, kind: str) -> dict[str, np.ndarray]:

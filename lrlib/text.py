@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from lrlib import _check
-from lrlib.data import ARRAYS, Dataset
+from lrlib.data import Dataset
 
 __all__ = ["Text", "shakespeare"]
 
@@ -41,26 +41,14 @@ class Text(Dataset):
         True
     """
 
+    forms = dict.fromkeys("xy", ("int64", "NT"))
+
     characters: str = ""
 
     def __post_init__(self) -> None:
-        _check.integer("num_classes", self.num_classes, 2)
+        super().__post_init__()
         if len(set(self.characters)) != self.num_classes or len(self.characters) != self.num_classes:
             raise ValueError(f"characters={self.characters!r}: must be num_classes={self.num_classes} different ones")
-        for name in ARRAYS:
-            if not isinstance(tensor := getattr(self, name), torch.Tensor):
-                raise TypeError(f"{name}: is a {type(tensor).__name__}, must be a tensor")
-            like = self.x_train.shape[1:] if name.endswith("test") else tensor.shape[1:]
-            if tensor.dtype != torch.int64 or tensor.ndim != 2 or tensor.shape[1:] != like or not tensor.numel():
-                found = f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
-                raise ValueError(f"{name}: is {found}, must be int64 of shape (N, T), not empty, T the same in all")
-            low, high = int(tensor.min()), int(tensor.max())
-            if low < 0 or high >= self.num_classes:
-                raise ValueError(f"{name}: has numbers from {low} to {high}, must be in [0, {self.num_classes - 1}]")
-        for part in ("train", "test"):
-            x, y = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
-            if x.shape != y.shape:
-                raise ValueError(f"y_{part}: has shape {tuple(y.shape)}, must be {tuple(x.shape)}, as x_{part}")
 
     def encode(self, text: str) -> torch.Tensor:
         """The numbers of the characters of a text, (len(text),).

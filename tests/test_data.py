@@ -53,9 +53,9 @@ def a_dataset(**changes):
             r"x_test: .* of shape \(3, 1, 2, 3\), must be .* \(N, 1, 2, 2\)",
         ),
         ({"y_train": Y.int()}, ValueError, "y_train: is int32 .* must be int64"),
-        ({"y_train": Y[:2]}, ValueError, "y_train: has 2 labels, must have 3"),
-        ({"y_test": Y + 1}, ValueError, r"y_test: has labels from 1 to 3, must be within \[0, 2\]"),
-        ({"y_test": Y - 1}, ValueError, r"y_test: has labels from -1 to 1, must be within \[0, 2\]"),
+        ({"y_train": Y[:2]}, ValueError, r"y_train: is int64 of shape \(2,\), must be int64 of shape \(3,\)"),
+        ({"y_test": Y + 1}, ValueError, r"y_test: has numbers from 1 to 3, must be in \[0, 2\]"),
+        ({"y_test": Y - 1}, ValueError, r"y_test: has numbers from -1 to 1, must be in \[0, 2\]"),
         ({"num_classes": 1}, ValueError, "num_classes=1: must be an integer >= 2"),
     ],
 )

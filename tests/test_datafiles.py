@@ -106,10 +106,13 @@ def pickled(arrays):
             lambda a: a | {"y_train": a["y_train"].astype(np.uint8)},
             r"y_train: is uint8 of shape \(30,\), must be int64",
         ),
-        (lambda a: a | {"y_train": a["y_train"][:, None]}, r"y_train: is .* must be int64 of shape \(N,\)"),
-        (lambda a: a | {"y_train": a["y_train"][:-1]}, "y_train: has 29 labels, must have 30"),
-        (lambda a: a | {"y_test": a["y_test"] + 1}, r"y_test: has labels from 1 to 10, must be within \[0, 9\]"),
-        (lambda a: a | {"y_test": a["y_test"] - 1}, r"y_test: has labels from -1 to 8, must be within \[0, 9\]"),
+        (lambda a: a | {"y_train": a["y_train"][:, None]}, r"y_train: is .* must be int64 of shape \(30,\)"),
+        (
+            lambda a: a | {"y_train": a["y_train"][:-1]},
+            r"y_train: is int64 of shape \(29,\), must be int64 of shape \(30,\)",
+        ),
+        (lambda a: a | {"y_test": a["y_test"] + 1}, r"y_test: has numbers from 1 to 10, must be in \[0, 9\]"),
+        (lambda a: a | {"y_test": a["y_test"] - 1}, r"y_test: has numbers from -1 to 8, must be in \[0, 9\]"),
         (pickled, "is damaged or no .npz file of plain arrays"),
     ],
 )
@@ -288,7 +291,7 @@ def test_a_half_unpacked_download_is_named(folder):
 def test_labels_out_of_range_are_refused_before_they_are_kept(folder):
     arrays = sets_of_pictures("mnist")
     write_idx(folder, "mnist", arrays | {"y_test": arrays["y_test"] + 1})
-    with pytest.raises(ValueError, match=r"MNIST: y_test: has labels from 1 to 10"):
+    with pytest.raises(ValueError, match=r"MNIST: y_test: has numbers from 1 to 10"):
         lrlib.mnist()
     assert not list(folder.glob("*.npz*"))
 

@@ -94,16 +94,16 @@ def image_schedule(
     if grey:
         channels = [_luminance(channels)]
     width, height = channels[0].size
-    if width * height * len(channels) < num_steps:
+    many = width * height * len(channels)
+    if many < num_steps:
         raise ValueError(
             f"image: has {width} x {height} pixels of {len(channels)} values, "
             f"must have at least num_steps={num_steps!r}"
         )
-    many = width * height * len(channels)
     size = math.isqrt(width**2 * num_steps // many), math.isqrt(height**2 * num_steps // many)
     if min(size) < 1:  # a picture so narrow becomes one row or column
         longest = max(1, num_steps // len(channels))
-        size = (min(width, longest), 1) if size[1] < 1 <= size[0] else (1, min(height, longest))
+        size = (min(width, longest), 1) if size[1] < 1 else (1, min(height, longest))
     values = np.stack([_as_unit(plane.resize(size)).ravel() for plane in channels], axis=-1)
     return ImageSchedule(values[_scan_order(size, order)].ravel()[:num_steps], size, num_steps, base_lr, max_lr)
 
@@ -124,18 +124,13 @@ def _scan_order(size: tuple[int, int], order: str) -> np.ndarray:
 
 def _hilbert_index(x: np.ndarray, y: np.ndarray, side: int) -> np.ndarray:
     """Where (x, y) comes on the Hilbert curve, quadrant by quadrant from the largest (Wikipedia's xy2d, vectorised)."""
-    x, y, index = x.copy(), y.copy(), np.zeros_like(x)
-    half = 1 << max(0, (side - 1).bit_length() - 1)
-    while half:
-        right, lower = (x & half) > 0, (y & half) > 0
-        index += half * half * ((3 * right) ^ lower)
-        turn, flip = ~lower, ~lower & right
-        x, y = (
-            np.where(flip, 2 * half - 1 - (x & (2 * half - 1)), x),
-            np.where(flip, 2 * half - 1 - (y & (2 * half - 1)), y),
-        )
-        x, y = np.where(turn, y, x), np.where(turn, x, y)
-        half //= 2
+    index = np.zeros_like(x)
+    for bit in range((side - 1).bit_length() - 1, -1, -1):
+        right, lower = x >> bit & 1 == 1, y >> bit & 1 == 1
+        index += 4**bit * ((3 * right) ^ lower)
+        mirrored = right & ~lower  # both of the upper quadrants are turned, and the right one is mirrored before
+        x, y = np.where(mirrored, ~x, x), np.where(mirrored, ~y, y)
+        x, y = np.where(lower, x, y), np.where(lower, y, x)
     return index
 
 
@@ -201,9 +196,7 @@ def _planes_of_array(array: np.ndarray, name: str = "image") -> list[Image.Image
     if array.dtype != np.uint16 and array.dtype.kind != "f":
         raise TypeError(f"{name}: is of type {array.dtype}, must be uint8, uint16, bool or floating")
     values = array.astype(np.float32) / (65_535 if array.dtype == np.uint16 else 1)
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name}: holds NaN or infinite values, must be finite")
-    if values.min() < 0 or values.max() > 1:
+    if not 0 <= values.min() <= values.max() <= 1:  # NaN is not, either
         raise ValueError(f"{name}: has values from {values.min():g} to {values.max():g}, floats must be in [0, 1]")
     if channels == 4:
         alpha = values[..., 3:]

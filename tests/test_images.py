@@ -170,8 +170,8 @@ GOOD = np.zeros((10, 10))
 @pytest.mark.parametrize(
     ("arguments", "error", "named"),
     [
-        ((np.full((10, 10), np.nan), 100), ValueError, "NaN or infinite"),
-        ((np.full((10, 10), np.inf), 100), ValueError, "NaN or infinite"),
+        ((np.full((10, 10), np.nan), 100), ValueError, r"from nan to nan, floats must be in \[0, 1\]"),
+        ((np.full((10, 10), np.inf), 100), ValueError, r"from inf to inf, floats must be in \[0, 1\]"),
         ((GOOD - 0.1, 100), ValueError, r"floats must be in \[0, 1\]"),
         ((np.zeros((0, 10)), 100), ValueError, "is empty"),
         ((np.zeros(10), 5), ValueError, "has shape"),

@@ -51,22 +51,22 @@ def layerwise_groups(
     """
     lr, decay = _check.positive("lr", lr), _check.positive("decay", decay)
     names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+    left = dict(names)
     found: list[list[nn.Parameter]] = []
-    seen: set[int] = set()
     for k, layer in enumerate(model.children() if layers is None else layers):
         modules = layer if isinstance(layer, list) else [layer]
         if not all(isinstance(module, nn.Module) for module in modules):
             raise TypeError(f"layers[{k}]: is a {type(layer).__name__}, must be a module or a list of modules")
         params = [p for module in modules for p in module.parameters() if p.requires_grad]
         for p in params:
-            if id(p) in seen or id(p) not in names:
-                what = f"{names[id(p)]!r}, which is in two layers" if id(p) in seen else "a parameter not of the model"
+            if left.pop(id(p), None) is None:
+                what = f"{names[id(p)]!r}, which is in two layers" if id(p) in names else "a parameter not of the model"
                 raise ValueError(f"layers[{k}]: holds {what}; each must be of the model, and in one layer")
-            seen.add(id(p))
         if params:
             found.append(params)
-    if missing := [name for key, name in names.items() if key not in seen]:
-        raise ValueError(f"layers: leave out {missing[0]!r}, must hold every trainable parameter of the model")
+    if left:
+        name = next(iter(left.values()))
+        raise ValueError(f"layers: leave out {name!r}, must hold every trainable parameter of the model")
     if not found:
         raise ValueError("model: must have a parameter that requires a gradient")
     return [{"params": params, "lr": lr * decay ** (len(found) - 1 - k)} for k, params in enumerate(found)]
@@ -109,9 +109,8 @@ class LoRA(nn.Module):
             raise TypeError(f"layer: is a {type(layer).__name__}, must be an nn.Linear")
         rank = _check.integer("rank", rank, 1)
         self.scale = _check.positive("alpha", alpha) / rank
-        self.weight, self.bias = layer.weight.requires_grad_(False), layer.bias
-        if self.bias is not None:
-            self.bias.requires_grad_(False)
+        layer.requires_grad_(False)
+        self.weight, self.bias = layer.weight, layer.bias
         self.A = nn.Parameter(self.weight.new_empty(rank, layer.in_features))
         self.B = nn.Parameter(self.weight.new_zeros(layer.out_features, rank))
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
@@ -150,14 +149,11 @@ def lora(model: nn.Module, rank: int, alpha: float) -> nn.Module:
                 f"model: {path or 'it'} is an nn.TransformerEncoderLayer, whose fast path in evaluation reads the "
                 "weights of its linear layers and would pass over LoRA; must be made with batch_first=False"
             )
-    model = copied(model).requires_grad_(False)
-    layers = {id(m): LoRA(m, rank, alpha) for m in model.modules() if type(m) is nn.Linear}
+    whole = nn.ModuleList([copied(model).requires_grad_(False)])
+    layers = {id(m): LoRA(m, rank, alpha) for m in whole.modules() if type(m) is nn.Linear}
     if not layers:
         raise ValueError("model: must have an nn.Linear")
-    if id(model) in layers:
-        return layers[id(model)]
-    for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):  # named_children names a layer once
-            if id(child) in layers:
-                setattr(parent, name, layers[id(child)])
-    return model
+    for parent in list(whole.modules()):
+        for name, child in parent._modules.items():  # named_children names a layer once
+            parent._modules[name] = layers.get(id(child), child)
+    return whole[0]

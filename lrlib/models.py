@@ -19,7 +19,7 @@ __all__ = [
 ]  # fmt: skip
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "gelu": nn.GELU}
-VECTOR_NORMS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, None: None}
+VECTOR_NORMS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
 PICTURE_NORMS: dict[str | None, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "group": lambda channels: nn.GroupNorm(math.gcd(8, channels), channels),
@@ -64,16 +64,15 @@ def mlp(*widths: int, activation: str = "relu", norm: str | None = None) -> nn.S
     if len(widths) < 2:
         raise ValueError(f"widths={widths!r}: must be at least 2 integers, from the input to the output")
     widths = tuple(_check.integer(f"widths[{i}]", width, 1) for i, width in enumerate(widths))
-    make_activation = ACTIVATIONS[_check.choice("activation", activation, ACTIVATIONS)]
-    make_norm = VECTOR_NORMS[_check.choice("norm", norm, VECTOR_NORMS)]
+    _check.choice("activation", activation, ACTIVATIONS)
+    _check.choice("norm", norm, (*VECTOR_NORMS, None))
     layers: list[nn.Module] = [nn.Flatten()]
     for fan_in, fan_out in pairwise(widths[:-1]):
-        layers.append(nn.Linear(fan_in, fan_out, bias=make_norm is None))
-        if make_norm is not None:
-            layers.append(make_norm(fan_out))
-        layers.append(make_activation())
-    layers.append(nn.Linear(widths[-2], widths[-1]))
-    return nn.Sequential(*layers)
+        layers.append(nn.Linear(fan_in, fan_out, bias=norm is None))
+        if norm is not None:
+            layers.append(VECTOR_NORMS[norm](fan_out))
+        layers.append(ACTIVATIONS[activation]())
+    return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
 
 
 def _conv(channels_in: int, channels_out: int, stride: int, norm: str | None) -> nn.Conv2d:
@@ -112,16 +111,13 @@ def conv_net(width: int = 16, in_channels: int = 1, num_classes: int = 10, norm:
     """
     width, in_channels, num_classes = _checked(norm, width=width, in_channels=in_channels, num_classes=num_classes)
 
-    def layer(channels_in: int, channels: int) -> list[nn.Module]:
-        return [_conv(channels_in, channels, 1, norm), PICTURE_NORMS[norm](channels), nn.ReLU()]
+    def layer(channels_in: int, channels: int, pool: nn.Module) -> list[nn.Module]:
+        return [_conv(channels_in, channels, 1, norm), PICTURE_NORMS[norm](channels), nn.ReLU(), pool]
 
     return nn.Sequential(
-        *layer(in_channels, width),
-        nn.MaxPool2d(2),
-        *layer(width, 2 * width),
-        nn.MaxPool2d(2),
-        *layer(2 * width, 4 * width),
-        nn.AdaptiveAvgPool2d(1),
+        *layer(in_channels, width, nn.MaxPool2d(2)),
+        *layer(width, 2 * width, nn.MaxPool2d(2)),
+        *layer(2 * width, 4 * width, nn.AdaptiveAvgPool2d(1)),
         nn.Flatten(),
         nn.Linear(4 * width, num_classes),
     )
@@ -142,11 +138,9 @@ class _Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = self.conv1(F.relu(self.norm1(x)))
         out = self.conv2(F.relu(self.norm2(out)))
-        if not self.skip:
-            return out
         if self.new_channels:
             x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
-        return x + out
+        return x + out if self.skip else out
 
 
 class PreResNet(nn.Module):

@@ -81,14 +81,14 @@ class Tied(nn.Module):
 @pytest.mark.parametrize(
     ("make", "kinds", "message"),
     [
-        (lambda w: nn.ModuleDict({f"layer{w}": nn.Linear(3, w)}), None, "same architecture"),
-        (lambda w: nn.Linear(3, w) if w == 8 else nn.Linear(3, w, bias=False), None, "same architecture"),
+        (lambda w: nn.ModuleDict({f"layer{w}": nn.Linear(3, w)}), None, "must be the same, only narrower"),
+        (lambda w: nn.Linear(3, w) if w == 8 else nn.Linear(3, w, bias=False), None, "must be the same, only narrower"),
         (Tied, None, "'head.weight' is tied"),
         (transformer, None, "'place', of shape .* in a CharTransformer.* must be named in kinds"),
         (lambda w: nn.Embedding(w, 4), None, "in a Embedding"),
         (lambda w: nn.MultiheadAttention(w, 2), None, "'in_proj_weight'"),
         (lambda w: nn.ConvTranspose2d(w, w, 3), None, "in a ConvTranspose2d"),
-        (lambda w: nn.Conv2d(3, w, w), None, "kernel of 'weight'"),
+        (lambda w: nn.Conv2d(3, w, w), None, r"'weight', of shape \(8, 3, 8, 8\) in a Conv2d"),
         (lambda w: nn.Linear(3, w), {"bias": "vector"}, "kinds"),
         (lambda w: nn.Linear(3, w), {"gain": "input"}, "'gain'"),
     ],

@@ -58,13 +58,12 @@ def augmented(
         return torch.randint(high, (n, 1), generator=generator).to(x.device)
 
     rows = draw(2 * pad + 1) + torch.arange(height, device=x.device)
-    columns = torch.arange(width, device=x.device).expand(n, -1)
-    if isinstance(mirror, torch.Tensor):
-        if mirror.shape != (n,) or mirror.dtype != torch.bool:
-            raise ValueError(f"mirror: is {mirror.dtype} of shape {tuple(mirror.shape)}, must be bool of shape ({n},)")
-        columns = torch.where(mirror.to(x.device)[:, None], columns.flip(1), columns)
-    elif mirror:
-        columns = torch.where(draw(2) == 1, columns.flip(1), columns)
+    columns = torch.arange(width, device=x.device)
+    if not isinstance(mirror, torch.Tensor):
+        mirror = draw(2)[:, 0] == 1 if mirror else torch.zeros(n, dtype=torch.bool)
+    if mirror.shape != (n,) or mirror.dtype != torch.bool:
+        raise ValueError(f"mirror: is {mirror.dtype} of shape {tuple(mirror.shape)}, must be bool of shape ({n},)")
+    columns = torch.where(mirror.to(x.device)[:, None], columns.flip(0), columns)
     columns = draw(2 * pad + 1) + columns
     padded = F.pad(x, (pad, pad, pad, pad), mode="reflect")
     picture = torch.arange(n, device=x.device)[:, None, None]
@@ -113,18 +112,18 @@ class Augmentation(Callback):
     def __init__(self, data: Dataset, *, batch_size: int, seed: int = 0, mirror: bool | str = True, **options: int):
         batch_size = _check.integer("batch_size", batch_size, 1, len(data.x_train))
         super().__init__(every=len(data.x_train) // batch_size)
-        self._alternate = _check.choice("mirror", mirror, (True, False, "alternate")) == "alternate"
-        self._original, self._mirror, self._options = data.x_train, bool(mirror), options
+        self._mirror: bool | torch.Tensor = bool(_check.choice("mirror", mirror, (True, False, "alternate")))
+        self._original, self._options = data.x_train, options
         self._generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0))
-        if self._alternate:
-            self._first = torch.randint(2, (len(data.x_train),), generator=self._generator) == 1
+        if mirror == "alternate":
+            self._mirror = torch.randint(2, (len(data.x_train),), generator=self._generator) == 1
         self._epoch = 0
         self.data = replace(data, x_train=self._pictures())
 
     def _pictures(self) -> torch.Tensor:
         """The pictures of the present epoch."""
         self._before = self._generator.get_state()
-        mirror = self._first ^ bool(self._epoch % 2) if self._alternate else self._mirror
+        mirror = self._mirror ^ bool(self._epoch % 2) if isinstance(self._mirror, torch.Tensor) else self._mirror
         return augmented(self._original, self._generator, mirror=mirror, **self._options)
 
     def _check_run(self, run) -> None:

@@ -10,7 +10,6 @@ steps; the last one is held.
 import contextlib
 import math
 import os
-import warnings
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -39,12 +38,9 @@ class ImageSchedule(Schedule):
     def __init__(self, pixels: ArrayLike, size: tuple[int, int], num_steps: int, base_lr: float, max_lr: float):
         values = np.array(pixels, dtype=np.float64)
         values.flags.writeable = False
-
-        def formula(t):
-            return base_lr + (max_lr - base_lr) * values[np.minimum(t, len(values) - 1).astype(int)]
-
+        rates = Schedule.from_table(base_lr + (max_lr - base_lr) * values)
         call = ImageSchedule, tuple(values.tolist()), size, num_steps, base_lr, max_lr
-        super().__init__(formula, call, horizon=num_steps)
+        super().__init__(rates.at, call, horizon=num_steps)
         self.pixels, self.size, self.held_steps = values, size, max(0, num_steps - len(values))
 
 
@@ -143,14 +139,12 @@ def _planes(image) -> list[Image.Image]:
     if not isinstance(image, str | os.PathLike):
         raise TypeError(f"image: is a {type(image).__name__}, must be a path, a PIL image or a NumPy array")
     name = f"image={os.fspath(image)!r}"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            picture = Image.open(image)
-        except Exception as error:  # of many kinds, by the format
-            if isinstance(error, OSError) and error.errno is not None:  # no such file, no permission
-                raise
-            raise ValueError(f"{name}: is not a picture that can be read ({error})") from error
+    try:
+        picture = Image.open(image)
+    except Exception as error:  # of many kinds, by the format
+        if isinstance(error, OSError) and error.errno is not None:  # no such file, no permission
+            raise
+        raise ValueError(f"{name}: is not a picture that can be read ({error})") from error
     with picture:
         return _planes_of_picture(picture, name)
 

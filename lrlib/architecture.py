@@ -101,7 +101,7 @@ def copied(model: nn.Module) -> nn.Module:
     """
     parts = {id(part) for part in (*model.modules(), *model.parameters(), *model.buffers())}
     for module in model.modules():
-        for value in _inside(list(_settings(module).values()), set()):
+        for value in _inside(_settings(module), set()):
             if isinstance(value, FunctionType) and any(id(part) in parts for part in _inside(value, set())):
                 kind = type(module).__name__
                 raise ValueError(

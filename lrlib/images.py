@@ -93,8 +93,7 @@ def image_schedule(
     many = width * height * len(channels)
     if many < num_steps:
         raise ValueError(
-            f"image: has {width} x {height} pixels of {len(channels)} values, "
-            f"must have at least num_steps={num_steps!r}"
+            f"image: has {width} x {height} pixels, {many} values, must have at least num_steps={num_steps}"
         )
     size = math.isqrt(width**2 * num_steps // many), math.isqrt(height**2 * num_steps // many)
     if min(size) < 1:  # a picture so narrow becomes one row or column

@@ -1,4 +1,4 @@
-"""Pictures shifted, mirrored and cut into at random, an epoch at a time; predictions averaged over mirror images."""
+"""Pictures shifted and mirrored at random, an epoch at a time; predictions averaged over mirror images."""
 
 from dataclasses import replace
 
@@ -14,25 +14,18 @@ __all__ = ["augmented", "Augmentation", "mirror_averaged"]
 
 
 def augmented(
-    x: torch.Tensor,
-    generator: torch.Generator,
-    *,
-    pad: int = 4,
-    mirror: bool | torch.Tensor = True,
-    cutout: int = 0,
+    x: torch.Tensor, generator: torch.Generator, *, pad: int = 4, mirror: bool | torch.Tensor = True
 ) -> torch.Tensor:
-    """Each picture shifted by up to `pad` pixels each way, mirrored with probability 1/2, with a square set to zero.
+    """Each picture shifted by up to `pad` pixels each way and mirrored with probability 1/2.
 
-    A shift takes a window of the old size from the picture that is continued on each side by reflection. A square of
-    `cutout` pixels a side has its corner anywhere where the square lies inside of the picture. Everything is one
-    look-up of pixels, on the device of the pictures; the draws are made on the CPU and so are the same everywhere.
+    A shift takes a window of the old size from the picture that is continued on each side by reflection. Everything is
+    one look-up of pixels, on the device of the pictures; the draws are made on the CPU and so are the same everywhere.
 
     Args:
         x: pictures (N, C, H, W).
         generator: of the draws, on the CPU; it moves on.
         pad: largest shift, in [0, min(H, W) - 1].
         mirror: whether to mirror left and right, half of the pictures at random; or which ones, (N,) of bool.
-        cutout: side of the square in pixels, in [0, min(H, W)]; 0 leaves it out.
 
     Returns:
         New pictures of the same shape and type, in channels-last order.
@@ -41,7 +34,7 @@ def augmented(
         TypeError: a number is not an integer.
         ValueError: x has no four dimensions, `mirror` is of another length, or a number is out of its range.
 
-    Source: crops and mirrors: He et al. (2016); the square: DeVries and Taylor (2017).
+    Source: crops and mirrors: He et al. (2016).
 
     Example:
         >>> x = torch.arange(6.0).view(1, 1, 2, 3)
@@ -51,8 +44,8 @@ def augmented(
     """
     if x.ndim != 4:
         raise ValueError(f"x: has shape {tuple(x.shape)}, must be (N, C, H, W)")
-    (n, _, height, width), side = x.shape, min(x.shape[2:])
-    pad, cutout = _check.integer("pad", pad, 0, side - 1), _check.integer("cutout", cutout, 0, side)
+    n, _, height, width = x.shape
+    pad = _check.integer("pad", pad, 0, min(height, width) - 1)
 
     def draw(high: int) -> torch.Tensor:
         return torch.randint(high, (n, 1), generator=generator).to(x.device)
@@ -67,13 +60,7 @@ def augmented(
     columns = draw(2 * pad + 1) + columns
     padded = F.pad(x, (pad, pad, pad, pad), mode="reflect")
     picture = torch.arange(n, device=x.device)[:, None, None]
-    out = padded[picture, :, rows[:, :, None], columns[:, None, :]]
-    if cutout:
-        y = torch.arange(height, device=x.device) - draw(height - cutout + 1)
-        z = torch.arange(width, device=x.device) - draw(width - cutout + 1)
-        inside_y, inside_z = (y >= 0) & (y < cutout), (z >= 0) & (z < cutout)
-        out = out.masked_fill((inside_y[:, :, None] & inside_z[:, None, :])[..., None], 0.0)
-    return out.permute(0, 3, 1, 2)
+    return padded[picture, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 class Augmentation(Callback):
@@ -86,9 +73,9 @@ class Augmentation(Callback):
         data: the pictures as they are.
         batch_size: of the run, in [1, N]: it tells when an epoch of floor(N / batch_size) updates ends.
         seed: of the draws, >= 0.
+        pad: of :func:`augmented`.
         mirror: False, True for a new draw each epoch, or "alternate": half of the pictures, drawn once, are mirrored in
             the first epoch, the other half in the second, and so on in turns.
-        options: `pad` and `cutout` of :func:`augmented`.
 
     Attributes:
         data: the data set with the training pictures of the present epoch.
@@ -109,11 +96,11 @@ class Augmentation(Callback):
 
     remembers = ("_epoch", "_before")
 
-    def __init__(self, data: Dataset, *, batch_size: int, seed: int = 0, mirror: bool | str = True, **options: int):
+    def __init__(self, data: Dataset, *, batch_size: int, seed: int = 0, pad: int = 4, mirror: bool | str = True):
         batch_size = _check.integer("batch_size", batch_size, 1, len(data.x_train))
         super().__init__(every=len(data.x_train) // batch_size)
         self._mirror: bool | torch.Tensor = bool(_check.choice("mirror", mirror, (True, False, "alternate")))
-        self._original, self._options = data.x_train, options
+        self._original, self._pad = data.x_train, pad
         self._generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0))
         if mirror == "alternate":
             self._mirror = torch.randint(2, (len(data.x_train),), generator=self._generator) == 1
@@ -124,7 +111,7 @@ class Augmentation(Callback):
         """The pictures of the present epoch."""
         self._before = self._generator.get_state()
         mirror = self._mirror ^ bool(self._epoch % 2) if isinstance(self._mirror, torch.Tensor) else self._mirror
-        return augmented(self._original, self._generator, mirror=mirror, **self._options)
+        return augmented(self._original, self._generator, pad=self._pad, mirror=mirror)
 
     def _check_run(self, run) -> None:
         """All replicas of a run are trained on these pictures; what is in a loader cannot be seen."""

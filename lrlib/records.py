@@ -237,7 +237,8 @@ def _make(
     devices = set(old.provenance["device"].split(", ")) if old else set()
     if old and missing:
         _took = seconds / len(old.rows)
-    origin = versions(ROOT) | {"data": {dataset.name: dataset.sha256 for dataset in data}} | code
+    sets = {dataset.name: dataset.sha256 for dataset in data}
+    origin = old.provenance | versions(ROOT) | {"data": sets} | code
 
     def keep(provenance: dict) -> None:
         rows = [done[k] for k in keys if k in done]

@@ -208,6 +208,20 @@ def test_a_grid_grows_and_shrinks_and_what_was_measured_stays(root, capsys):
     assert {k for k, v in shrunk.provenance.items() if grown.provenance[k] != v} == {"grid", "seeds"}
 
 
+def test_a_carried_record_that_grows_still_says_so(root):
+    run(root)
+    path = root / "data" / "records" / "demo.json"
+    stored = json.loads(path.read_text())
+    stored["provenance"]["carried"] = ["abc"]
+    path.write_text(json.dumps(stored))
+    write(root, CELL.replace("range(3)", "range(5)"))
+    run(root)
+    assert len(lrlib.whole_record("demo").rows) == 5 and lrlib.whole_record("demo").provenance["carried"] == ["abc"]
+    write(root, CELL.replace("** power", "+ power"))
+    run(root)
+    assert "carried" not in lrlib.whole_record("demo").provenance
+
+
 def test_trailing_white_space_does_not_make_a_record_stale(root):
     run(root)
     write(root, CELL.replace("CALLS = []\n", "CALLS = []   \n") + "\n\n")

@@ -53,9 +53,9 @@ class Record:
         name: of the record, ``<chapter>`` or ``<chapter>-<part>``.
         rows: one dict per run, its settings and its results; what was not finite is None.
         provenance: device, torch, date, commit, seeds, seconds, memory (the peak, in MB), data, cells and library
-            (hashes of the code that made it; an older record has no library and is judged by its cells), grid (one
-            of the code that says which runs there are), carried (the commits by whose code the record was current
-            before tools/carry.py found that a change of code leaves it as it is).
+            (hashes of the code that made it), grid (one of the code that says which runs there are), carried (the
+            commits by whose code the record was current before tools/carry.py found that a change of code leaves it
+            as it is).
         complete: whether every run of the grid as it is now is there.
         stale: whether the code that made it has changed since.
     """
@@ -102,15 +102,13 @@ def full_cells(notebook: Path) -> list[str]:
 def _code(name: str) -> dict[str, str]:
     """Hashes of what a record's runs use of the cells and of lrlib, and of its grid; none without the chapter."""
     chapter = ROOT / "book" / f"{name.partition('-')[0]}.ipynb"
-    if not chapter.is_file():
-        return {}
-    cells = full_cells(chapter)
-    last = next((k for k, cell in enumerate(cells) if name in _measured([cell])), None)
-    if last is None:
-        return {}
-    source = "\n".join(cells[: last + 1])  # what runs later cannot change it
-    grid, run = (used_by(source, argument) for argument in _measured([source])[name])
-    return {"cells": source_hash(run), "library": library_hash(run, ROOT), "grid": source_hash(grid)}
+    cells = full_cells(chapter) if chapter.is_file() else []
+    for last, cell in enumerate(cells, start=1):
+        if arguments := _measured(cell).get(name):
+            source = "\n".join(cells[:last])  # what runs later cannot change it
+            grid, run = (used_by(source, argument) for argument in arguments)
+            return {"cells": source_hash(run), "library": library_hash(run, ROOT), "grid": source_hash(grid)}
+    return {}
 
 
 def load_record(name: str) -> Record:
@@ -174,7 +172,7 @@ def _read(path: Path) -> Record:
         rows, provenance, complete = stored["rows"], stored["provenance"], stored["complete"]
         code = _code(path.stem)
         same_grid = provenance.get("grid") == code.pop("grid", None)
-        stale = any(provenance.get(part, value) != value for part, value in code.items())
+        stale = any(provenance.get(part) != value for part, value in code.items())
         return Record(path.stem, rows, provenance, complete and same_grid, stale)
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: is not a record ({error!r}); delete it or restore it") from error
@@ -206,100 +204,86 @@ def measure(
         >>> measure("demo", [{"seed": 0}, {"seed": 1}], lambda seed: {"double": 2 * seed})
         [{'seed': 0, 'double': 0}, {'seed': 1, 'double': 2}]
     """
-    points = [_plain(point) for point in grid]
-    keys = [_key(point) for point in points]
-    if not points or len(set(keys)) < len(keys):
-        raise ValueError(f"grid: has {len(keys)} points, {len(set(keys))} of them different; must be >= 1, no twice")
-    if odd := [point for point in points if point.keys() != points[0].keys()]:
-        raise ValueError(f"grid: has settings {list(odd[0])} in a point, must be {list(points[0])}, those of the first")
-    if runtime.scale_name() != "full":
-        return [row for row, *_ in spread(functools.partial(_one_run, run, runtime.scale_name()), points)]
+    plain = [_plain(point) for point in grid]
+    points = {_key(point): point for point in plain}
+    if not points or len(points) < len(plain):
+        raise ValueError(f"grid: has {len(plain)} points, {len(points)} of them different; must be >= 1, no twice")
+    if odd := [point for point in plain if point.keys() != plain[0].keys()]:
+        raise ValueError(f"grid: has settings {list(odd[0])} in a point, must be {list(plain[0])}, those of the first")
+    scale = runtime.scale_name()
+    if scale != "full":
+        return [row for row, *_ in spread(functools.partial(_one_run, run, scale), plain)]
 
     old = load_record(name)
     if old.stale or FORCE in os.environ:
         old = Record(name, [])
-    done = {_key({k: row.get(k) for k in points[0]}): row for row in old.rows}
-    missing = {key: point for key, point in zip(keys, points, strict=True) if key not in done}
-    if _plan is not None:
-        done |= _rehearsed(name, missing, run)
+    rows = {_key({k: row.get(k) for k in plain[0]}): row for row in old.rows}
+    missing = {key: point for key, point in points.items() if key not in rows}
+    if _plan is None:
+        _make(old, points, missing, rows, run, data, seeds)
     else:
-        _make(name, keys, missing, run, old, done, data, seeds)
-    return [done[key] for key in keys]
+        _rehearse(name, missing, rows, run)
+    return [rows[key] for key in points]
 
 
-def _make(
-    name: str, keys: list[str], missing: dict[str, dict], run: Callable, old: Record, done: dict, data, seeds
-) -> None:
-    """Add to `done` what is missing, run by run, and write the record each time."""
+def _make(old: Record, points: dict, missing: dict, rows: dict[str, dict], run: Callable, data, seeds) -> None:
+    """Add to `rows` what is missing, run by run, and write the record each time."""
     global _took
-    code = _code(name)
-    seconds, memory = old.provenance.get("seconds", 0.0), old.provenance.get("memory")
-    devices = set(old.provenance["device"].split(", ")) if old else set()
-    if old and missing:
-        _took = seconds / len(old.rows)
-    sets = {dataset.name: dataset.sha256 for dataset in data}
-    origin = old.provenance | versions(ROOT) | {"data": sets} | code
+    provenance = old.provenance | _code(old.name)
+    seconds, memory = provenance.get("seconds", 0.0), provenance.get("memory")
+    devices = set(provenance["device"].split(", ")) if old else set()
+    if missing:
+        provenance |= versions(ROOT) | {"data": {dataset.name: dataset.sha256 for dataset in data}}
+        _took = seconds / len(old.rows) if old else _took
 
-    def keep(provenance: dict) -> None:
-        rows = [done[k] for k in keys if k in done]
-        named = {"seeds": sorted({*seeds, *_seeds(rows)})}
-        if (provenance | named, len(rows)) != (old.provenance, len(old.rows)):
-            _write(name, rows, provenance | named, complete=len(rows) == len(keys))
+    def write() -> None:
+        found = [rows[key] for key in points if key in rows]
+        named = {*seeds, *(seed for row in found for seed in (*row.get("seeds", ()), row.get("seed")))}
+        provenance["seeds"] = sorted(named - {None})
+        _write(Record(old.name, found, provenance, complete=len(found) == len(points)))
 
     finished = spread(functools.partial(_one_run, run, "full"), list(missing.values()))
-    for key in missing:
+    for made, key in enumerate(missing, start=1 + len(points) - len(missing)):
         if time.monotonic() + _took > _deadline:
             raise _OutOfTimeError
-        done[key], _took, device, peak = next(finished)
+        rows[key], _took, device, peak = next(finished)
         seconds, memory = seconds + _took, max(filter(None, (memory, peak)), default=None)
         devices.add(device)
-        keep(origin | {"device": ", ".join(sorted(devices)), "seconds": round(seconds, 1), "memory": memory})
-        print(
-            f"{name}: {sum(k in done for k in keys)}/{len(keys)} {key} ({seconds:.0f} s)", file=sys.stderr, flush=True
-        )
+        provenance |= {"device": ", ".join(sorted(devices)), "seconds": round(seconds, 1), "memory": memory}
+        write()
+        print(f"{old.name}: {made}/{len(points)} {key} ({seconds:.0f} s)", file=sys.stderr, flush=True)
     if not missing:  # but the grid may have shrunk
-        keep(old.provenance | ({"grid": code["grid"]} if code else {}))
+        write()
 
 
 def _one_run(run: Callable[..., Mapping], scale: str, point: dict) -> tuple[dict, float, str, int | None]:
     """In whatever process: the point with what `run` measured there, the seconds it took, the device and its memory."""
     os.environ["LRLIB_SCALE"] = scale
     started = time.perf_counter()
-    row = _row(point, run(**point))
-    where = runtime.device()
-    return row, time.perf_counter() - started, device_name(where), peak_memory(where)
-
-
-def _row(point: dict, results: Mapping) -> dict:
-    found = _plain(results)
-    if both := sorted(point.keys() & found.keys()):
+    results = _plain(run(**point))
+    if both := sorted(point.keys() & results.keys()):
         raise ValueError(f"run: returned {both[0]!r}, which is a setting of the grid, must be a name of its own")
-    return point | found
+    where = runtime.device()
+    return point | results, time.perf_counter() - started, device_name(where), peak_memory(where)
 
 
-def _rehearsed(name: str, missing: dict[str, dict], run: Callable[..., Mapping]) -> dict[str, dict]:
-    """Rows of runs cut short, and in the plan what whole ones take. Of runs that differ by `seed` alone one is made."""
-    found: dict[str, tuple[dict, float]] = {}
-    rows, seconds = {}, 0.0
+def _rehearse(name: str, missing: dict[str, dict], rows: dict[str, dict], run: Callable[..., Mapping]) -> None:
+    """Add rows of runs cut short, and plan for what whole ones take. Of runs that differ by `seed` alone one is made."""
+    made: dict[str, tuple[dict, float]] = {}
+    seconds = 0.0
     for key, point in missing.items():
         kind = _key({k: value for k, value in point.items() if k != "seed"})
-        if kind not in found:
-            started = time.perf_counter()
+        if kind not in made:
             with rehearsing() as left_out:
-                row = _row(point, run(**point))
-            found[kind] = row, time.perf_counter() - started + left_out.seconds
-        rows[key] = found[kind][0] | point
-        seconds += found[kind][1]
+                row, took, *_ = _one_run(run, "full", point)
+            made[kind] = row, took + left_out.seconds
+        rows[key] = made[kind][0] | point
+        seconds += made[kind][1]
     assert _plan is not None
-    _plan.append({"record": name, "rows": len(rows), "seconds": seconds})
-    return rows
+    _plan.append({"record": name, "rows": len(missing), "seconds": seconds})
 
 
 _key = functools.partial(json.dumps, sort_keys=True)
-
-
-def _seeds(rows: Sequence[Mapping]) -> list[int]:
-    return sorted({seed for row in rows for seed in (*row.get("seeds", ()), row.get("seed"))} - {None})
 
 
 def _plain(values: Mapping) -> dict:
@@ -313,23 +297,23 @@ def _as_list(value: object) -> object:
     raise TypeError(f"{value!r}: must be a number, a string, an array or a container of them to go into a record")
 
 
-def _write(name: str, rows: list[dict], provenance: dict, complete: bool) -> None:
-    path = _record_path(name)
+def _write(record: Record) -> None:
+    path = _record_path(record.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"complete": complete, "provenance": provenance, "rows": rows}, indent=1, allow_nan=False)
+    stored = {"complete": record.complete, "provenance": record.provenance, "rows": record.rows}
     partial = path.with_suffix(".partial")
-    partial.write_text(text + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(stored, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     partial.replace(path)
 
 
 def record_names(sources: Sequence[str]) -> list[str]:
     """The names of the records that cells make: the first arguments of their calls of `measure`."""
-    return list(_measured(sources))
+    return list(_measured("\n".join(sources)))
 
 
-def _measured(sources: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Of each record that cells make, the expressions of its grid and of its run."""
-    calls = (node for node in ast.walk(ast.parse("\n".join(sources))) if isinstance(node, ast.Call))
+def _measured(source: str) -> dict[str, tuple[str, str]]:
+    """Of each record that code makes, the expressions of its grid and of its run."""
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
     arguments = (call.args for call in calls if ast.unparse(call.func).endswith("measure"))
     return {ast.literal_eval(name): (ast.unparse(grid), ast.unparse(run)) for name, grid, run, *_ in arguments}
 
@@ -341,7 +325,7 @@ def run_notebook(notebook: Path) -> str:
     if not names:
         return f"{notebook.name}: makes no record"
     full = runtime.scale_name() == "full"
-    if full and FORCE not in os.environ and all(r.complete and not r.stale for r in map(load_record, names)):
+    if full and FORCE not in os.environ and all(map(whole_record, names)):
         return f"{notebook.name}: up to date"
     namespace: dict[str, object] = {"__name__": f"full scale of {notebook.name}"}
     for number, source in enumerate(sources):
@@ -356,13 +340,13 @@ def merge(folder: Path) -> list[str]:
     """
     lines = []
     for path in sorted(folder.glob("*.json")):
-        found, mine, code = _read(path), load_record(path.stem), _code(path.stem)
-        if not code or any(found.provenance.get(part) != code[part] for part in ("cells", "library")):
+        found, mine = _read(path), load_record(path.stem)
+        if found.stale or not _code(path.stem):
             lines.append(f"{path.stem}: left, as other code made it")
         elif not mine.stale and len(found.rows) <= len(mine.rows):
             lines.append(f"{path.stem}: left, as it has no more rows than the one here")
         else:
-            _write(path.stem, found.rows, found.provenance, found.complete)
+            _write(found)
             lines.append(f"{path.stem}: taken over; {found.label}")
     return lines
 

@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from lrlib import records
@@ -76,7 +77,7 @@ def carry(chapter: str, base: Path, commit: str) -> list[str]:
         elif timeless(old_rows) != timeless(new_rows):
             lines.append(f"{name}: left, as it would come out otherwise now; make it again")
         else:
-            records._write(name, record.rows, provenance, record.complete)
+            records._write(replace(record, provenance=provenance))
             lines.append(f"{name}: carried")
     return lines
 

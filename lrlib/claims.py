@@ -198,9 +198,7 @@ class Verdict:
     def details(self) -> str:
         """The measured lines as a table in HTML, and the record that is missing."""
         head = "".join(f'<th scope="col">{name}</th>' for name in ("Measured", "Value", "Task", "n", "Scale"))
-        rows = (
-            f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in map(tuple, self.evidence)
-        )
+        rows = (f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in self.evidence)
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if self.evidence else ""
         missing = f"<p>The record <code>{html.escape(self.record)}</code> would settle it.</p>" if self.record else ""
         return table + missing
@@ -239,18 +237,16 @@ def settle(
         J1 holds: Beyond 2/h the loss grows.
             edge: 0.2 (quadratic, exact)
     """
-    _check.choice("claim", claim, tuple(CLAIMS))
+    known = CLAIMS[_check.choice("claim", claim, CLAIMS)]
     _check.choice("verdict", verdict, VERDICTS)
     if not answer.strip():
         raise ValueError(f"answer={answer!r}: must say what was found")
-    if CLAIMS[claim].question != (verdict == "answered"):
+    if known.question != (verdict == "answered"):
         raise ValueError(
-            f"verdict={verdict!r}: a question is 'answered' and a claim is not; {claim}: {CLAIMS[claim].statement}"
+            f"verdict={verdict!r}: a question is 'answered' and a claim is not; {claim}: {known.statement}"
         )
     if (record is None) == (verdict == "open at scale"):
-        raise ValueError(
-            f"record={record!r}: must name the record that would settle it where it is open at scale, and only there"
-        )
+        raise ValueError(f"record={record!r}: must name the record that would settle what is open at scale, only there")
     return Verdict(claim, verdict, answer, tuple(line.cells for line in evidence), record)
 
 

@@ -30,9 +30,7 @@ def device_name(where: torch.device) -> str:
     if where.type != "cpu":
         return torch.cuda.get_device_name(where) if where.type == "cuda" else where.type.upper()
     info = Path("/proc/cpuinfo")
-    model = re.search(
-        r"^model name\s*: (.+)$", info.read_text(encoding="utf-8") if info.is_file() else "", re.MULTILINE
-    )
+    model = re.search(r"model name\s*: (.+)", info.read_text(encoding="utf-8") if info.is_file() else "")
     return model[1] if model else platform.processor() or "CPU"
 
 
@@ -73,14 +71,14 @@ def used_by(source: str, expression: str) -> str:
             return a + x
         f
     """
-    statements = [ast.unparse(node) for node in ast.parse(source).body if not _is_text(node)]
-    gives, uses = zip(*map(_globals, [*statements, expression]), strict=True)
+    statements = [*(ast.unparse(node) for node in ast.parse(source).body if not _is_text(node)), expression]
+    gives, uses = zip(*map(_globals, statements), strict=True)
     used = {k for k, names in enumerate(gives) if not names}
     known: set[str] = set()
     while fresh := set().union(*(uses[k] for k in used)) - known:
         known |= fresh
         used |= {k for k, names in enumerate(gives) if names & fresh}
-    return "\n".join(text for k, text in enumerate([*statements, expression]) if k in used)
+    return "\n".join(text for k, text in enumerate(statements) if k in used)
 
 
 def _globals(statement: str) -> tuple[set[str], set[str]]:
@@ -96,7 +94,7 @@ def _globals(statement: str) -> tuple[set[str], set[str]]:
     return gives, uses
 
 
-def _is_text(statement: ast.stmt) -> bool:
+def _is_text(statement: object) -> bool:
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
@@ -187,7 +185,7 @@ def _split(root: Path, name: str) -> tuple[str, str, str] | None:
 def _essence(node: object) -> object:
     """Syntax without docstrings, positions, errors and empty fields, so that all versions of Python give the same."""
     if isinstance(node, list):
-        return [_essence(n) for n in node if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
+        return [_essence(n) for n in node if not _is_text(n)]
     if isinstance(node, ast.Raise):
         return "raise"
     if isinstance(node, ast.AST):

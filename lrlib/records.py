@@ -104,7 +104,7 @@ def _code(name: str) -> dict[str, str]:
     chapter = ROOT / "book" / f"{name.partition('-')[0]}.ipynb"
     cells = full_cells(chapter) if chapter.is_file() else []
     for last, cell in enumerate(cells, start=1):
-        if arguments := _measured(cell).get(name):
+        if arguments := records_of([cell]).get(name):
             source = "\n".join(cells[:last])  # what runs later cannot change it
             grid, run = (used_by(source, argument) for argument in arguments)
             return {"cells": source_hash(run), "library": library_hash(run, ROOT), "grid": source_hash(grid)}
@@ -222,7 +222,7 @@ def measure(
     if _plan is None:
         _make(old, points, missing, rows, run, data, seeds)
     else:
-        _rehearse(name, missing, rows, run)
+        _plan.append({"record": name, "rows": len(missing), "seconds": _rehearse(missing, rows, run)})
     return [rows[key] for key in points]
 
 
@@ -267,8 +267,8 @@ def _one_run(run: Callable[..., Mapping], scale: str, point: dict) -> tuple[dict
     return point | results, time.perf_counter() - started, device_name(where), peak_memory(where)
 
 
-def _rehearse(name: str, missing: dict[str, dict], rows: dict[str, dict], run: Callable[..., Mapping]) -> None:
-    """Add rows of runs cut short, and plan for what whole ones take. Of runs that differ by `seed` alone one is made."""
+def _rehearse(missing: dict[str, dict], rows: dict[str, dict], run: Callable[..., Mapping]) -> float:
+    """Add rows of runs cut short; the seconds that whole ones take. Of runs that differ by `seed` alone one is made."""
     made: dict[str, tuple[dict, float]] = {}
     seconds = 0.0
     for key, point in missing.items():
@@ -279,8 +279,7 @@ def _rehearse(name: str, missing: dict[str, dict], rows: dict[str, dict], run: C
             made[kind] = row, took + left_out.seconds
         rows[key] = made[kind][0] | point
         seconds += made[kind][1]
-    assert _plan is not None
-    _plan.append({"record": name, "rows": len(missing), "seconds": seconds})
+    return seconds
 
 
 _key = functools.partial(json.dumps, sort_keys=True)
@@ -306,14 +305,9 @@ def _write(record: Record) -> None:
     partial.replace(path)
 
 
-def record_names(sources: Sequence[str]) -> list[str]:
-    """The names of the records that cells make: the first arguments of their calls of `measure`."""
-    return list(_measured("\n".join(sources)))
-
-
-def _measured(source: str) -> dict[str, tuple[str, str]]:
-    """Of each record that code makes, the expressions of its grid and of its run."""
-    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+def records_of(cells: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Of each record that cells make, by their calls of `measure`, the expressions of its grid and of its run."""
+    calls = (node for node in ast.walk(ast.parse("\n".join(cells))) if isinstance(node, ast.Call))
     arguments = (call.args for call in calls if ast.unparse(call.func).endswith("measure"))
     return {ast.literal_eval(name): (ast.unparse(grid), ast.unparse(run)) for name, grid, run, *_ in arguments}
 
@@ -321,7 +315,7 @@ def _measured(source: str) -> dict[str, tuple[str, str]]:
 def run_notebook(notebook: Path) -> str:
     """Run a notebook's `full` cells in this process and say, in a line, what became of its records."""
     sources = full_cells(notebook)
-    names = record_names(sources)
+    names = list(records_of(sources))
     if not names:
         return f"{notebook.name}: makes no record"
     full = runtime.scale_name() == "full"
@@ -333,7 +327,7 @@ def run_notebook(notebook: Path) -> str:
     return "\n".join(load_record(name).label for name in names) if full else f"{notebook.name}: ran at small scale"
 
 
-def merge(folder: Path) -> list[str]:
+def merge(folder: Path) -> str:
     """Take over the records of a folder that the code as it is here has made; what became of each, in a line.
 
     A record that other code has made is left, and so is one that has no more rows than the one that is here.
@@ -348,7 +342,7 @@ def merge(folder: Path) -> list[str]:
         else:
             _write(found)
             lines.append(f"{path.stem}: taken over; {found.label}")
-    return lines
+    return "\n".join(lines) or f"{folder}: holds no record"
 
 
 def plan(notebooks: Sequence[Path]) -> str:
@@ -375,34 +369,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("notebooks", nargs="*", type=Path, help="book/CHAPTER.ipynb ...; all if none is named")
     parser.add_argument("--plan", action="store_true", help="only say how long the runs that are missing would take")
     parser.add_argument(
-        "--budget",
-        type=float,
-        metavar="SECONDS",
-        help="end with whole rows, before these are over if a run takes no longer than the one before it",
+        "--budget", type=float, metavar="SECONDS", default=float("inf"), help="end in time, after a run"
     )
     parser.add_argument("--scale", choices=("small", "full"), default="full", help="small: try it, record nothing")
     parser.add_argument("--force", action="store_true", help="make finished records again")
     parser.add_argument("--merge", type=Path, metavar="FOLDER", help="only take over the records that lie there")
     options = parser.parse_args(arguments)
-    if options.merge is not None:
-        if not options.merge.is_dir():
-            parser.error(f"--merge {options.merge}: must be a folder of records")
-        print("\n".join(merge(options.merge)) or f"{options.merge}: holds no record")
-        return
+    notebooks = options.notebooks or sorted((ROOT / "book").glob("*.ipynb"))
     os.environ["LRLIB_SCALE"] = options.scale
     os.environ.setdefault("MPLBACKEND", "agg")
     if options.force:
         os.environ[FORCE] = "1"
-    notebooks = options.notebooks or sorted((ROOT / "book").glob("*.ipynb"))
-    if options.plan:
+    if options.merge is not None:
+        if not options.merge.is_dir():
+            parser.error(f"--merge {options.merge}: must be a folder of records")
+        print(merge(options.merge))
+    elif options.plan:
         print(plan(notebooks))
-        return
-    _deadline = time.monotonic() + (float("inf") if options.budget is None else options.budget)
-    try:
-        for notebook in notebooks:
-            print(run_notebook(notebook), flush=True)
-    except _OutOfTimeError:
-        print(f"{notebook.name}: the {options.budget:g} s do not reach for another run; begin again to go on")
+    else:
+        _deadline = time.monotonic() + options.budget
+        try:
+            for notebook in notebooks:
+                print(run_notebook(notebook), flush=True)
+        except _OutOfTimeError:
+            print(f"{notebook.name}: the {options.budget:g} s do not reach for another run; begin again to go on")
 
 
 if __name__ == "__main__":

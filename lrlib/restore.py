@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lrlib.runtime import modes_kept
+from lrlib.runtime import buffers_kept, modes_kept
 
 __all__ = ["generators_restored", "restored"]
 
@@ -34,13 +34,13 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Non
         True
     """
     kept = {id(p): p for group in optimizer.param_groups for p in group["params"]}  # are not copied
-    settings: list[dict] = [optimizer.state, *optimizer.param_groups, *(module._buffers for module in model.modules())]
+    settings: list[dict] = [optimizer.state, *optimizer.param_groups]
     rates = [value for group in optimizer.param_groups for value in group.values() if isinstance(value, torch.Tensor)]
-    tensors = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers(), *rates)]
+    tensors = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *rates)]
     saved = copy.deepcopy([dict(values) for values in settings], kept | {id(t): t for t, _ in tensors})
     gradients = [(p, None if p.grad is None else p.grad.clone(), p.requires_grad) for p in model.parameters()]
     try:
-        with modes_kept(model):
+        with modes_kept(model), buffers_kept(model):
             yield
     finally:
         for values, before in zip(settings, saved, strict=True):
@@ -87,12 +87,10 @@ def _generators(data) -> Iterator[tuple[Callable, Any]]:
         if id(value) in seen:
             continue
         seen.add(id(value))
-        if isinstance(value, torch.Generator):
+        if isinstance(value, torch.Generator | np.random.RandomState):
             yield value.set_state, value.get_state()
         elif isinstance(value, random.Random):
             yield value.setstate, value.getstate()
-        elif isinstance(value, np.random.RandomState):
-            yield value.set_state, value.get_state()
         elif isinstance(value, np.random.Generator):
             yield partial(setattr, value.bit_generator, "state"), value.bit_generator.state
         elif isinstance(value, list | tuple):

@@ -88,6 +88,6 @@ def test_the_device_that_is_not_there_finds_what_was_left_on_the_cpu(tmp_path):
 
 
 def test_every_record_has_a_programme_that_makes_it():
-    names = {name for path in PROGRAMMES for name in records.record_names(records.full_cells(path))}
+    names = {name for path in PROGRAMMES for name in records.records_of(records.full_cells(path))}
     stored = {path.stem for path in RECORDS.glob("*.json")}
     assert stored and stored <= names

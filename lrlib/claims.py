@@ -310,9 +310,7 @@ class Ledger:
 
     def _row(self, claim: str) -> str:
         verdict, places = self.verdict(claim), self.settled[claim]
-        links = ", ".join(
-            f'<a href="{place.chapter}.html#claim-{claim}">{place.chapter.replace("_", " ")}</a>' for place in places
-        )
+        links = (f'<a href="{p.chapter}.html#claim-{claim}">{p.chapter.replace("_", " ")}</a>' for p in places)
         evidence = "".join(f"<p>{html.escape(p.verdict.answer)}</p>{p.verdict.details}" for p in places)
         lines = [line for place in places for line in place.verdict.evidence]
         task, n, scale = ("; ".join(dict.fromkeys(line[k] for line in lines if line[k])) for k in (2, 3, 4))
@@ -320,7 +318,7 @@ class Ledger:
             f'<tr class="{_css(verdict)} {claim[0]}"><th scope="row">{claim}</th>'
             f"<td><details><summary>{html.escape(CLAIMS[claim].statement)}</summary>{evidence}</details></td>"
             f'<td class="{_css(verdict)}">{verdict}</td><td>{html.escape(task)}</td><td>{scale}</td><td>{n}</td>'
-            f"<td>{links}</td></tr>"
+            f"<td>{', '.join(links)}</td></tr>"
         )
 
 

@@ -68,15 +68,12 @@ def generators_restored(data) -> Iterator[None]:
         >>> random.random() == first
         True
     """
-    generators = list(_generators(data))
-    random_state, numpy_state = random.getstate(), np.random.get_state()
-    try:
+    with contextlib.ExitStack() as undone:
+        undone.callback(random.setstate, random.getstate())
+        undone.callback(np.random.set_state, np.random.get_state())
+        for put_back, state in _generators(data):
+            undone.callback(put_back, state)
         yield
-    finally:
-        for put_back, generator_state in generators:
-            put_back(generator_state)
-        random.setstate(random_state)
-        np.random.set_state(numpy_state)
 
 
 def _generators(data) -> Iterator[tuple[Callable, Any]]:

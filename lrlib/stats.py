@@ -51,7 +51,7 @@ class Interval:
     __str__ = __repr__ = lambda self: format(self, "")
 
 
-def _values(name: str, values: Sequence[float], minimum: int = 2) -> np.ndarray:
+def _values(name: str, values: Sequence[float] | np.ndarray, minimum: int = 2) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or len(array) < minimum:
         raise ValueError(f"{name}: has shape {array.shape}, must be one-dimensional with at least {minimum} values")
@@ -187,8 +187,7 @@ def cross_tuned(losses: np.ndarray, folds: int = 2) -> np.ndarray:
         raise ValueError(f"losses: has shape {values.shape}, must be settings by seeds, not empty")
     if not np.isfinite(values).all():
         raise ValueError("losses: must be finite; give diverged runs a large loss")
-    if _check.integer("folds", folds, 2) > values.shape[1]:
-        raise ValueError(f"folds={folds}: must be <= {values.shape[1]}, the number of seeds")
+    folds = _check.integer("folds", folds, 2, values.shape[1])
     seeds = np.arange(values.shape[1])
     return np.concatenate(
         [values[np.delete(values, part, axis=1).mean(1).argmin(), part] for part in np.array_split(seeds, folds)]
@@ -218,7 +217,7 @@ def vertex(x: Sequence[float] | np.ndarray, y: np.ndarray) -> np.ndarray:
         >>> vertex([-2.0, -1.0, 0.0], [[4.0, 1.0], [1.0, 2.0], [2.0, np.inf]])
         array([-0.75, -2.  ])
     """
-    places = _values("x", np.asarray(x, dtype=np.float64).tolist(), minimum=1)
+    places = _values("x", x, minimum=1)
     values = np.asarray(y, dtype=np.float64)
     if not (np.diff(places) > 0).all():
         raise ValueError(f"x={places}: must be ascending")

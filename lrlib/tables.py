@@ -10,6 +10,7 @@ __all__ = ["Table", "table"]
 
 _NUMBER = re.compile(r"$|[-+]?(\d|inf|nan)")
 _UNBROKEN = re.compile(r"\[[^]]*]|\S+-\S+")
+_NOWRAP = r'<span class="text-nowrap">\g<0></span>'
 
 
 class Table:
@@ -27,10 +28,7 @@ class Table:
         return f"{self._caption}\n{text}" if self._caption else text
 
     def _repr_html_(self) -> str:
-        rows = [
-            [_UNBROKEN.sub(r'<span class="text-nowrap">\g<0></span>', escape(cell)) for cell in row]
-            for row in self._rows
-        ]
+        rows = [[_UNBROKEN.sub(_NOWRAP, escape(cell)) for cell in row] for row in self._rows]
         html = self._tabulate("unsafehtml", [escape(header) for header in self._headers], rows)
         html = re.sub(r"(<t[dh][^>]*>) +| +(?=</t[dh]>)", r"\1", html)  # the padding of cells
         html = html.replace("<table>", '<table class="dataframe">', 1)
@@ -64,8 +62,6 @@ def table(rows: Sequence[Mapping[str, object]], caption: str = "") -> Table:
         raise ValueError(f"rows={rows!r}: must have at least one row")
     headers = list(rows[0])
     for number, row in enumerate(rows):
-        if unknown := [key for key in row if key not in headers]:
-            raise ValueError(
-                f"rows: row {number} has the column {unknown[0]!r}, must have those of the first, {headers}"
-            )
+        if new := [key for key in row if key not in headers]:
+            raise ValueError(f"rows: row {number} has the column {new[0]!r}, must have those of the first, {headers}")
     return Table(headers, [[str(row.get(key, "")) for key in headers] for row in rows], caption)

@@ -18,6 +18,7 @@ import json
 import os
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,10 +171,8 @@ def _read(path: Path) -> Record:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         rows, provenance, complete = stored["rows"], stored["provenance"], stored["complete"]
-        code = _code(path.stem)
-        same_grid = provenance.get("grid") == code.pop("grid", None)
-        stale = any(provenance.get(part) != value for part, value in code.items())
-        return Record(path.stem, rows, provenance, complete and same_grid, stale)
+        changed = {part for part, value in _code(path.stem).items() if provenance.get(part) != value}
+        return Record(path.stem, rows, provenance, complete and "grid" not in changed, bool(changed - {"grid"}))
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: is not a record ({error!r}); delete it or restore it") from error
 
@@ -218,7 +217,7 @@ def measure(
     if old.stale or FORCE in os.environ:
         old = Record(name, [])
     rows = {_key({k: row.get(k) for k in plain[0]}): row for row in old.rows}
-    missing = {key: point for key, point in points.items() if key not in rows}
+    missing = [point for key, point in points.items() if key not in rows]
     if _plan is None:
         _make(old, points, missing, rows, run, data, seeds)
     else:
@@ -226,7 +225,7 @@ def measure(
     return [rows[key] for key in points]
 
 
-def _make(old: Record, points: dict, missing: dict, rows: dict[str, dict], run: Callable, data, seeds) -> None:
+def _make(old: Record, points: dict, missing: list[dict], rows: dict[str, dict], run: Callable, data, seeds) -> None:
     """Add to `rows` what is missing, run by run, and write the record each time."""
     global _took
     provenance = old.provenance | _code(old.name)
@@ -242,16 +241,16 @@ def _make(old: Record, points: dict, missing: dict, rows: dict[str, dict], run: 
         provenance["seeds"] = sorted(named - {None})
         _write(Record(old.name, found, provenance, complete=len(found) == len(points)))
 
-    finished = spread(functools.partial(_one_run, run, "full"), list(missing.values()))
-    for made, key in enumerate(missing, start=1 + len(points) - len(missing)):
+    finished = spread(functools.partial(_one_run, run, "full"), missing)
+    for made, point in enumerate(missing, start=1 + len(points) - len(missing)):
         if time.monotonic() + _took > _deadline:
             raise _OutOfTimeError
-        rows[key], _took, device, peak = next(finished)
+        rows[_key(point)], _took, device, peak = next(finished)
         seconds, memory = seconds + _took, max(filter(None, (memory, peak)), default=None)
         devices.add(device)
         provenance |= {"device": ", ".join(sorted(devices)), "seconds": round(seconds, 1), "memory": memory}
         write()
-        print(f"{old.name}: {made}/{len(points)} {key} ({seconds:.0f} s)", file=sys.stderr, flush=True)
+        print(f"{old.name}: {made}/{len(points)} {_key(point)} ({seconds:.0f} s)", file=sys.stderr, flush=True)
     if not missing:  # but the grid may have shrunk
         write()
 
@@ -267,18 +266,17 @@ def _one_run(run: Callable[..., Mapping], scale: str, point: dict) -> tuple[dict
     return point | results, time.perf_counter() - started, device_name(where), peak_memory(where)
 
 
-def _rehearse(missing: dict[str, dict], rows: dict[str, dict], run: Callable[..., Mapping]) -> float:
+def _rehearse(missing: list[dict], rows: dict[str, dict], run: Callable[..., Mapping]) -> float:
     """Add rows of runs cut short; the seconds that whole ones take. Of runs that differ by `seed` alone one is made."""
-    made: dict[str, tuple[dict, float]] = {}
+    kinds: dict[str, list[dict]] = defaultdict(list)
+    for point in missing:
+        kinds[_key({k: value for k, value in point.items() if k != "seed"})].append(point)
     seconds = 0.0
-    for key, point in missing.items():
-        kind = _key({k: value for k, value in point.items() if k != "seed"})
-        if kind not in made:
-            with rehearsing() as left_out:
-                row, took, *_ = _one_run(run, "full", point)
-            made[kind] = row, took + left_out.seconds
-        rows[key] = made[kind][0] | point
-        seconds += made[kind][1]
+    for alike in kinds.values():
+        with rehearsing() as left_out:
+            row, took, *_ = _one_run(run, "full", alike[0])
+        rows |= {_key(point): row | point for point in alike}
+        seconds += len(alike) * (took + left_out.seconds)
     return seconds
 
 

@@ -33,11 +33,10 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Non
         >>> layer.weight.item() == before
         True
     """
-    kept = {id(p): p for group in optimizer.param_groups for p in group["params"]}  # are not copied
     settings: list[dict] = [optimizer.state, *optimizer.param_groups]
-    rates = [value for group in optimizer.param_groups for value in group.values() if isinstance(value, torch.Tensor)]
-    tensors = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *rates)]
-    saved = copy.deepcopy([dict(values) for values in settings], kept | {id(t): t for t, _ in tensors})
+    grouped = (value for group in optimizer.param_groups for value in (*group["params"], *group.values()))
+    tensors = {t: t.detach().clone() for t in (*model.parameters(), *grouped) if isinstance(t, torch.Tensor)}
+    saved = copy.deepcopy([dict(values) for values in settings], {id(t): t for t in tensors})  # themselves not copied
     gradients = [(p, None if p.grad is None else p.grad.clone(), p.requires_grad) for p in model.parameters()]
     try:
         with modes_kept(model), buffers_kept(model):
@@ -47,7 +46,7 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Non
             values.clear()
             values.update(before)
         with torch.no_grad():
-            for tensor, value in tensors:
+            for tensor, value in tensors.items():
                 tensor.copy_(value)
         for parameter, gradient, requires_grad in gradients:
             parameter.requires_grad_(requires_grad)

@@ -171,10 +171,10 @@ def _read(path: Path) -> Record:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         rows, provenance, complete = stored["rows"], stored["provenance"], stored["complete"]
-        changed = {part for part, value in _code(path.stem).items() if provenance.get(part) != value}
-        return Record(path.stem, rows, provenance, complete and "grid" not in changed, bool(changed - {"grid"}))
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: is not a record ({error!r}); delete it or restore it") from error
+    changed = {part for part, value in _code(path.stem).items() if provenance.get(part) != value}
+    return Record(path.stem, rows, provenance, complete and "grid" not in changed, bool(changed - {"grid"}))
 
 
 def measure(

@@ -250,6 +250,16 @@ def test_a_damaged_record_is_named(root):
         lrlib.load_record("demo")
 
 
+def test_a_damaged_chapter_is_not_taken_for_a_damaged_record(root):
+    run(root)
+    (root / "book" / "demo.ipynb").write_text('{"cells": [')
+    with pytest.raises(json.JSONDecodeError):
+        lrlib.load_record("demo")
+    (root / "book" / "demo.ipynb").write_text("{}")
+    with pytest.raises(KeyError, match="cells"):
+        lrlib.load_record("demo")
+
+
 def test_seeds_are_those_of_the_points_and_of_the_results(root):
     lrlib.measure("many", [{"seeds": [0, 3]}, {"seeds": [3, 5]}], lambda seeds: {"n": 2, "seed": 7 + seeds[0] // 3})
     assert lrlib.load_record("many").provenance["seeds"] == [0, 3, 5, 7, 8]

@@ -242,9 +242,7 @@ def settle(
     if not answer.strip():
         raise ValueError(f"answer={answer!r}: must say what was found")
     if known.question != (verdict == "answered"):
-        raise ValueError(
-            f"verdict={verdict!r}: a question is 'answered' and a claim is not; {claim}: {known.statement}"
-        )
+        raise ValueError(f"verdict={verdict!r}: a question is 'answered', a claim is not; {claim}: {known.statement}")
     if (record is None) == (verdict == "open at scale"):
         raise ValueError(f"record={record!r}: must name the record that would settle what is open at scale, only there")
     return Verdict(claim, verdict, answer, tuple(line.cells for line in evidence), record)

@@ -161,10 +161,8 @@ def values_by(rows: Sequence[Mapping], key: str, value: str) -> dict[Any, np.nda
         >>> values_by([{"lr": 0.1, "loss": 2.0}, {"lr": 0.3, "loss": 1.0}, {"lr": 0.1, "loss": 4.0}], "lr", "loss")
         {0.1: array([2., 4.]), 0.3: array([1.])}
     """
-    found: dict[Any, list[float]] = {}
-    for row in rows:
-        found.setdefault(row[key], []).append(row[value])
-    return {name: np.array(values, dtype=float) for name, values in found.items()}
+    found = dict.fromkeys(row[key] for row in rows)
+    return {name: np.array([row[value] for row in rows if row[key] == name], dtype=float) for name in found}
 
 
 def _read(path: Path) -> Record:
@@ -352,13 +350,12 @@ def plan(notebooks: Sequence[Path]) -> str:
             run_notebook(notebook)
         except Exception as error:
             broken.append(f"{notebook.name}: could not be planned to its end: {type(error).__name__}: {error}")
-    rows, _plan = _plan, None
-    total = sum(row["seconds"] for row in rows)
-    shown = [
-        {**row, "seconds": f"{row['seconds']:.1f}", "a row": f"{row['seconds'] / max(1, row['rows']):.2f}"}
-        for row in [*rows, {"record": "total", "rows": sum(row["rows"] for row in rows), "seconds": total}]
-    ]
-    return "\n".join([repr(table(shown, f"seconds on {device_name(runtime.device())}")), *broken])
+    total = {what: sum(row[what] for row in _plan) for what in ("rows", "seconds")}
+    rows, _plan = [*_plan, {"record": "total"} | total], None
+    for row in rows:
+        each = row["seconds"] / max(1, row["rows"])
+        row.update({"seconds": f"{row['seconds']:.1f}", "a row": f"{each:.2f}"})
+    return "\n".join([repr(table(rows, f"seconds on {device_name(runtime.device())}")), *broken])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -366,9 +363,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m lrlib.records", description="Run notebooks at full scale.")
     parser.add_argument("notebooks", nargs="*", type=Path, help="book/CHAPTER.ipynb ...; all if none is named")
     parser.add_argument("--plan", action="store_true", help="only say how long the runs that are missing would take")
-    parser.add_argument(
-        "--budget", type=float, metavar="SECONDS", default=float("inf"), help="end in time, after a run"
-    )
+    parser.add_argument("--budget", type=float, metavar="S", default=float("inf"), help="end before S seconds are over")
     parser.add_argument("--scale", choices=("small", "full"), default="full", help="small: try it, record nothing")
     parser.add_argument("--force", action="store_true", help="make finished records again")
     parser.add_argument("--merge", type=Path, metavar="FOLDER", help="only take over the records that lie there")

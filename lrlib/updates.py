@@ -14,7 +14,6 @@ from lrlib.minibatches import MiniBatches, Place, row
 from lrlib.rule import Now, Rule, losses_at
 from lrlib.run import Run, cloned, each
 from lrlib.schedules import Schedule
-from lrlib.stack import Stack
 
 __all__ = ["OptimizerRun", "RuleRun"]
 
@@ -58,18 +57,16 @@ class RuleRun(Run):
         """Update k, on row w of the window of the order."""
         x, y = self._batches.batch(w)
         values = self.losses(x, y)
-        total = values.sum() if self.size > 1 else values
-        gradients = torch.autograd.grad(total, self._params, allow_unused=True)
-        used = [i for i, g in enumerate(gradients) if g is not None]
-        given = [g if g.layout is torch.strided else g.to_dense() for g in gradients if g is not None]
-        given = given if isinstance(self.model, Stack) else [g[None] for g in given]
-        weights, values = [self.weights[i] for i in used], values.detach()
+        total = values.sum()
+        gradients = torch.autograd.grad(total, self._params, materialize_grads=True)
+        self.gradients = [g.to_dense().view_as(weight) for g, weight in zip(gradients, self.weights, strict=True)]
+        values = values.detach()
         with torch.no_grad():
             calm = isinstance(k, int) and self._calm and math.isfinite(total.item())
             _write(self.loss, k, values if calm else values.where(self.active, torch.nan))
             if not calm:
                 newly = self.active & ~values.isfinite()
-                self.diverged_at.copy_(torch.where(newly, torch.as_tensor(k, device=newly.device), self.diverged_at))
+                self.diverged_at.copy_(torch.where(newly, k, self.diverged_at))
                 self.active &= ~newly
                 self._calm = False
             settings = {n: row(v, k) if isinstance(v, torch.Tensor) else v for n, v in self._settings.items()}
@@ -77,24 +74,16 @@ class RuleRun(Run):
                 k + 1 if isinstance(k, int) else (k + 1).double()[0],
                 {"lr": row(self.rates, k)} | settings,
                 values,
-                losses_at(weights, lambda: self.losses(x, y)) if self._rule.needs_loss else None,
+                losses_at(self.weights, lambda: self.losses(x, y)) if self._rule.needs_loss else None,
                 None if calm else self.active,
             )
-            moves = self._rule.moves(given, weights, [self.state[i] for i in used], now)
+            self.moves = self._rule.moves(self.gradients, self.weights, self.state, now)
             if not calm:
-                moves = [m.where(self.active.view(-1, *[1] * (m.ndim - 1)), 0.0) for m in moves]
-            for weight, move in zip(weights, moves, strict=True):
+                self.moves = [m.where(self.active.view(-1, *[1] * (m.ndim - 1)), 0.0) for m in self.moves]
+            for weight, move in zip(self.weights, self.moves, strict=True):
                 weight.sub_(move)
-            self.gradients, self.moves = self._of_all(used, given), self._of_all(used, moves)
             if now.applied is not None:
                 _write(self.rates, k, now.applied)
-
-    def _of_all(self, used: list[int], tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-        """One for each of the weights, zero where the loss does not depend on it."""
-        if len(used) == len(self.weights):
-            return tensors
-        found = dict(zip(used, tensors, strict=True))
-        return [found[i] if i in found else torch.zeros_like(weight) for i, weight in enumerate(self.weights)]
 
     def updater(self) -> Callable[[int], None]:
         """On a CPU the update itself; on a GPU its graph, captured after a few updates and replayed."""
@@ -121,8 +110,7 @@ class RuleRun(Run):
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
-        plain = self._rule.evaluated(self.weights, self.state) is self.weights
-        kept = [] if plain else [weight.clone() for weight in self.weights]
+        kept = [] if self.plain else [weight.clone() for weight in self.weights]
         self.leave()
         yield
         for mine, value in zip(self.weights, kept, strict=False):
@@ -228,25 +216,26 @@ class OptimizerRun(Run):
 
 def _table(name: str, value, steps: int, size: int, check: Callable[[str, float], object]) -> torch.Tensor:
     """Numbers and schedules as (T, R) in float64, each checked."""
-    columns: list[np.ndarray] = []
-    for entry in each(
-        name,
-        value.tolist() if isinstance(value, torch.Tensor) else list(value) if isinstance(value, tuple) else value,
-        size,
-    ):
-        if not isinstance(entry, Schedule):
-            check(name, entry)
-            columns.append(np.full(steps, float(entry)))
-            continue
-        if entry.warmup_steps > steps:
-            raise ValueError(f"steps={steps!r}: must be >= {entry.warmup_steps}, the warm-up of {entry}")
-        columns.append(entry(np.arange(steps)))
-        for t in {columns[-1].argmin(), columns[-1].argmax(), np.isfinite(columns[-1]).argmin()}:
-            try:
-                check(name, float(columns[-1][t]))
-            except ValueError as error:
-                raise ValueError(f"{name}={entry!r}: at step {t}: {error}") from None
-    return torch.from_numpy(np.stack(columns, 1))
+    if isinstance(value, torch.Tensor):
+        value = value.tolist()
+    entries = each(name, list(value) if isinstance(value, tuple) else value, size)
+    return torch.from_numpy(np.stack([_column(name, entry, steps, check) for entry in entries], 1))
+
+
+def _column(name: str, entry, steps: int, check: Callable[[str, float], object]) -> np.ndarray:
+    """The values of a number or a schedule at all steps."""
+    if not isinstance(entry, Schedule):
+        check(name, entry)
+        return np.full(steps, float(entry))
+    if entry.warmup_steps > steps:
+        raise ValueError(f"steps={steps!r}: must be >= {entry.warmup_steps}, the warm-up of {entry}")
+    values = entry(np.arange(steps))
+    for t in (values.argmin(), values.argmax()):  # one of them is the first NaN, if there is any
+        try:
+            check(name, float(values[t]))
+        except ValueError as error:
+            raise ValueError(f"{name}={entry!r}: at step {t}: {error}") from None
+    return values
 
 
 def _write(table: torch.Tensor, k: Place, values: torch.Tensor) -> None:

@@ -574,6 +574,22 @@ def test_sparse_gradients_train_as_dense_ones(rule):
     assert apart(words.parameters(), dense.parameters()) < 1e-9
 
 
+@pytest.mark.parametrize("rule", [lrlib.SGD(momentum=0.9), lrlib.Adam(), lrlib.Hypergradient()], ids=str)
+def test_a_layer_that_the_loss_does_not_depend_on_has_the_gradient_zero_and_stays(rule):
+    def model():
+        net = mlp()
+        net.register_module("unused", nn.Linear(3, 3).double())
+        net.forward = lambda x: nn.Sequential.forward(net[:-1], x)
+        return net
+
+    net, plain, seen = model(), mlp(), []
+    before = net.unused.weight.detach().clone()
+    lrlib.train(net, (X, Y), 0.01, steps=5, optimizer=rule, callbacks=[lambda run: seen.append(run.gradients[-2])])
+    lrlib.train(plain, (X, Y), 0.01, steps=5, optimizer=rule)
+    assert torch.equal(net.unused.weight, before) and not any(g.any() for g in seen)
+    assert apart(list(net.parameters())[:-2], plain.parameters()) == 0
+
+
 def test_complex_parameters_are_refused():
     model = nn.Linear(64, 10, dtype=torch.complex64)
     with pytest.raises(ValueError, match="model: has complex parameters"):

@@ -121,7 +121,7 @@ class RangeTest:
             except NoSuggestion as reason:
                 reasons.append(str(reason))
         if len(found) <= len(self.loss) / 2:
-            common = max(set(reasons), key=reasons.count)
+            common = max(reasons, key=reasons.count)
             raise NoSuggestion(f"{rule}: {len(reasons)} of {len(self.loss)} repeats give no answer: {common}")
         if len(found) == 1:
             return Suggestion(math.exp(found[0]), None, None, 1, rule)
@@ -203,7 +203,7 @@ def _steepest(lr: np.ndarray, loss: np.ndarray) -> float:
 
 def _must_rise(lr: np.ndarray, loss: np.ndarray) -> int:
     lowest = int(loss.argmin())
-    if loss[-1] - loss[lowest] < 0.1 * (loss[: lowest + 1].max() - loss[lowest]):
+    if loss[-1] <= loss[lowest] + 0.1 * (loss[: lowest + 1].max() - loss[lowest]):
         raise NoSuggestion(f"the loss has not risen again by {lr[-1]:.2g}; raise max_lr")
     return lowest
 

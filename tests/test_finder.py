@@ -281,6 +281,21 @@ def test_a_curve_that_never_rises_has_no_answer_for_rules_that_need_it(rule):
         test.suggest(rule)
 
 
+@pytest.mark.parametrize("rule", ["minimum/10", "slide", "largest_stable"])
+def test_a_curve_that_rises_by_exactly_a_tenth_of_its_fall_has_not_risen(rule):
+    with pytest.raises(NoSuggestion, match="raise max_lr"):
+        RULES[rule](np.geomspace(1e-4, 1, 12), np.array([*np.arange(10.0, -1.0, -1.0), 1.0]))
+
+
+def test_of_reasons_as_frequent_as_each_other_the_first_is_named():
+    curves = [lambda lr: np.full_like(lr, np.nan), lambda lr: np.full_like(lr, 2.3)]
+    for order in (curves, curves[::-1]):
+        tests = [synthetic(curve, repeats=1) for curve in order]
+        both = RangeTest(tests[0].lr, np.concatenate([test.loss for test in tests]), np.full(2, 2.3), 0.0)
+        with pytest.raises(NoSuggestion, match="flat" if order[0] is curves[1] else "diverged at once"):
+            both.suggest()
+
+
 def test_a_sweep_that_blows_up_stops_and_keeps_the_curve_until_then():
     model = network()
     test = range_test(model, (X, Y), torch.optim.SGD(model.parameters(), lr=1.0), max_lr=1e12, repeats=2)

@@ -45,7 +45,7 @@
 
   function mustRise(lr, loss) {
     const lowest = argmin(loss);
-    if (loss[loss.length - 1] - loss[lowest] < 0.1 * (Math.max(...loss.slice(0, lowest + 1)) - loss[lowest])) {
+    if (loss[loss.length - 1] <= loss[lowest] + 0.1 * (Math.max(...loss.slice(0, lowest + 1)) - loss[lowest])) {
       throw new Error("the loss has not risen again");
     }
     return lowest;

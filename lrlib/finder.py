@@ -9,6 +9,8 @@ repeats, or not at all: where the curve holds no answer, :class:`NoSuggestion` s
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -81,8 +83,6 @@ class RangeTest:
             weights :math:`\\beta^{k-j}` for :math:`j \\le k`, normalised (the bias correction).
         """
         count = int(np.isfinite(self.loss[repeat]).cumprod().sum())
-        if count == 0:
-            return np.empty(0), np.empty(0)
         log_lr, loss = np.log(self.lr[:count]), self.loss[repeat, :count]
         return np.exp(_exponential_mean(log_lr, self.smoothing)), _exponential_mean(loss, self.smoothing)
 
@@ -116,8 +116,7 @@ class RangeTest:
         found, reasons = [], []
         for repeat in range(len(self.loss)):
             try:
-                lr, loss = self._usable(repeat)
-                found.append(math.log(read(lr, loss)))
+                found.append(math.log(read(*self._usable(repeat))))
             except NoSuggestion as reason:
                 reasons.append(str(reason))
         if len(found) <= len(self.loss) / 2:
@@ -138,7 +137,8 @@ class RangeTest:
                 raise NoSuggestion(f"it diverged at once, within {len(lr)} updates; lower min_lr")
             raise NoSuggestion(f"only {len(lr)} points, {MIN_POINTS} are needed; raise num_iter")
         raw = np.concatenate([self.initial_loss[[repeat]], self.loss[repeat, : len(lr)]])
-        start = raw[: round(1 / (1 - self.smoothing)) + 1].mean()
+        span = round(1 / (1 - self.smoothing))  # of the exponential mean
+        start = raw[: span + 1].mean()
         if loss.argmin() < 2 and loss[-1] > start:
             raise NoSuggestion("it diverged at once: the loss rises from the first updates on; lower min_lr")
         deviation = np.median(np.abs(np.diff(raw))) * 1.4826 / math.sqrt(2)
@@ -148,8 +148,8 @@ class RangeTest:
             raise NoSuggestion(
                 f"the curve is flat: the loss falls by {fall:.2g}, no more than its noise; raise max_lr or num_iter"
             )
-        averaged = min(round(1 / (1 - self.smoothing)), len(lr) - MIN_POINTS)
-        return lr[averaged:], loss[averaged:]  # the first means are over too few losses
+        first = min(span, len(lr) - MIN_POINTS)
+        return lr[first:], loss[first:]  # the means before are over too few losses
 
     def plot(self, ax: plt.Axes | None = None) -> plt.Axes:
         """The smoothed curves of all repeats, their median, and the three phases as shaded spans.
@@ -172,18 +172,14 @@ class RangeTest:
             ax.plot(lr, median, color="#0072B2", linestyle="-", label=f"median of {len(self.loss)}")
             lowest = int(median.argmin())
             onset = int(np.argmax(median <= median[0] - 0.1 * (median[0] - median[lowest])))
-            edges, colors = lr[[0, onset, lowest, -1]], ("0.95", "#dcefe6", "#f7e0d2")
-            for low, high, name, color in zip(
-                edges[:-1], edges[1:], ("too low", "falling", "too high"), colors, strict=True
-            ):
+            edges, phases = lr[[0, onset, lowest, -1]], {"too low": "0.95", "falling": "#dcefe6", "too high": "#f7e0d2"}
+            for low, high, (name, color) in zip(edges[:-1], edges[1:], phases.items(), strict=True):
                 if high > low:
                     ax.axvspan(low, high, color=color, zorder=0, linewidth=0)
                     ax.text(math.sqrt(low * high), 1.0, name, transform=ax.get_xaxis_transform(), ha="center", va="top")
-            top = np.nanmax(median[: lowest + 1])
+            top = median[: lowest + 1].max()
             ax.set_ylim(median[lowest] - 0.1 * (top - median[lowest]), top + 0.5 * (top - median[lowest]))
-        ax.set_xscale("log")
-        ax.set_xlabel("learning rate η")
-        ax.set_ylabel("smoothed loss after the update")
+        ax.set(xscale="log", xlabel="learning rate η", ylabel="smoothed loss after the update")
         return ax
 
 
@@ -201,48 +197,43 @@ def _steepest(lr: np.ndarray, loss: np.ndarray) -> float:
     return float(np.exp(log_lr[windows[int(np.argmin(slopes))]].mean()))
 
 
-def _must_rise(lr: np.ndarray, loss: np.ndarray) -> int:
+def _must_rise(lr: np.ndarray, loss: np.ndarray) -> tuple[int, float]:
+    """Where the loss is lowest and how far it fell to there; NoSuggestion unless it then rises by more than a tenth."""
     lowest = int(loss.argmin())
-    if loss[-1] <= loss[lowest] + 0.1 * (loss[: lowest + 1].max() - loss[lowest]):
+    fall = loss[: lowest + 1].max() - loss[lowest]
+    if loss[-1] <= loss[lowest] + 0.1 * fall:
         raise NoSuggestion(f"the loss has not risen again by {lr[-1]:.2g}; raise max_lr")
-    return lowest
+    return lowest, fall
 
 
 def _minimum_tenth(lr: np.ndarray, loss: np.ndarray) -> float:
-    return float(lr[_must_rise(lr, loss)] / 10)
+    lowest, _ = _must_rise(lr, loss)
+    return float(lr[lowest] / 10)
 
 
 def _valley(lr: np.ndarray, loss: np.ndarray) -> float:
-    """The longest decreasing subsequence of the losses, by dynamic programming, then its point at two thirds."""
-    length, previous = np.ones(len(loss), dtype=int), np.full(len(loss), -1)
-    for k in range(1, len(loss)):
-        higher = np.flatnonzero(loss[:k] > loss[k])
-        if len(higher):
-            best = higher[length[higher].argmax()]
-            length[k], previous[k] = length[best] + 1, best
-    chain = [int(length.argmax())]
-    while previous[chain[-1]] >= 0:
-        chain.append(int(previous[chain[-1]]))
-    first, last = chain[-1], chain[0]
+    """The longest chain of ever lower losses, by dynamic programming, then its point at two thirds."""
+    chains: list[tuple[int, int]] = []  # the longest that ends at each point: how many points it has, and its first
+    for k, value in enumerate(loss):
+        before, first = max((chains[j] for j in range(k) if loss[j] > value), key=itemgetter(0), default=(0, k))
+        chains.append((before + 1, first))
+    last = max(range(len(loss)), key=lambda k: chains[k][0])
+    first = chains[last][1]
     return float(lr[first + round(2 * (last - first) / 3)])
 
 
 def _slide(lr: np.ndarray, loss: np.ndarray) -> float:
-    _must_rise(lr, loss)
-    fall = loss[: int(loss.argmin()) + 1].max() - loss.min()
+    lowest, fall = _must_rise(lr, loss)
     slope = np.gradient(loss / fall, np.log(lr))
     window = max(2, len(lr) // 7)
-    for right in range(len(lr) - 1, window - 1, -1):
-        if abs(slope[right] - slope[right - window]) <= 0.05 and right <= int(loss.argmin()):
-            return float(lr[right - window])
-    return float(lr[0])
+    flat = (left for left in range(lowest - window, -1, -1) if abs(slope[left + window] - slope[left]) <= 0.05)
+    return float(lr[next(flat, 0)])
 
 
 def _largest_stable(lr: np.ndarray, loss: np.ndarray) -> float:
-    lowest = _must_rise(lr, loss)
-    limit = loss[lowest] + 0.1 * (loss[: lowest + 1].max() - loss[lowest])
-    risen = np.flatnonzero(loss[lowest:] > limit)
-    return float(lr[lowest + risen[0] - 1])
+    lowest, fall = _must_rise(lr, loss)
+    risen = loss[lowest:] > loss[lowest] + 0.1 * fall
+    return float(lr[lowest + risen.argmax() - 1])
 
 
 RULES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
@@ -335,6 +326,17 @@ def range_test(
     rates = np.geomspace(min_lr, max_lr, num_iter)
     schedules = [Schedule.from_table(rates * (ratio / max(built))) for ratio in built]
     losses = np.full((repeats, num_iter + 1), np.nan)
+
+    def watch(row: np.ndarray, run: Run) -> None:
+        """Keep the loss; end a sweep that is through, having measured its last rate, or has risen too far."""
+        row[run.step - 1] = run.loss[run.step - 1, 0].item()
+        smoothed = _exponential_mean(row[1 : run.step], smoothing)
+        if run.step > 1 and smoothed[-1] > smoothed.min() + stop_factor * max(abs(row[0]), 1e-12):
+            run.stop()
+        elif run.step == num_iter:
+            row[num_iter] = run.ahead().item()
+            run.stop()
+
     # Its last step makes no update: it gives the batch after the last update.
     options: dict = {"steps": num_iter + 1, "batch_size": batch_size, "optimizer": optimizer, "loss": loss}
     with generators_restored(data):
@@ -343,38 +345,7 @@ def range_test(
                 if reinitialize and repeat:
                     with runtime.seeded(seed + repeat):
                         for module in model.modules():
-                            if callable(reset := getattr(module, "reset_parameters", None)):
-                                reset()
-                sweep = _Sweep(num_iter, smoothing, stop_factor)
-                history = train(model, data, schedules, seed=seed + repeat, callbacks=[sweep], **options)
-                losses[repeat, : len(history.loss)] = history.loss
-                losses[repeat, num_iter] = sweep.last
-                if history.diverged_at == 0:
-                    losses[repeat, 0] = history.diverged_loss
+                            getattr(module, "reset_parameters", lambda: None)()
+                train(model, data, schedules, seed=seed + repeat, callbacks=[partial(watch, losses[repeat])], **options)
+    losses[~np.isfinite(losses)] = np.nan
     return RangeTest(rates, losses[:, 1:], losses[:, 0], smoothing)
-
-
-class _Sweep:
-    """Ends a sweep that is through, having measured its last rate, or whose smoothed loss has risen too far."""
-
-    def __init__(self, updates: int, smoothing: float, factor: float):
-        self._updates, self._smoothing, self._factor = updates, smoothing, factor
-        self._mean, self._weight, self._lowest, self._initial = 0.0, 0.0, math.inf, 0.0
-        self.last = math.nan
-
-    def __call__(self, run: Run) -> None:
-        value = run.loss[run.step - 1, 0].item()
-        if run.step == 1:
-            self._initial = max(abs(value), 1e-12)
-        else:
-            self._mean = self._smoothing * self._mean + value
-            self._weight = self._smoothing * self._weight + 1
-            smoothed = self._mean / self._weight
-            self._lowest = min(self._lowest, smoothed)
-            if smoothed > self._lowest + self._factor * self._initial:
-                run.stop()
-                return
-        if run.step == self._updates:
-            last = run.ahead().item()
-            self.last = last if math.isfinite(last) else math.nan
-            run.stop()

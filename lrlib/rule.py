@@ -23,21 +23,12 @@ class Now:
 
     Attributes:
         t: the number of this update, counted from one: an int, or a tensor while a graph is captured.
-        loss: the losses of the R replicas, shape (R,).
         loss_at: from a list of parameters (R, ...) to their losses on the same batch, (R,), without gradients.
-        active: which replicas are still trained, (R,); None for all.
         applied: a rule that sets its own rate writes it here, (R,).
     """
 
-    def __init__(
-        self,
-        t: int | torch.Tensor,
-        settings: dict[str, Any],
-        loss: torch.Tensor | None = None,
-        loss_at: LossAt | None = None,
-        active: torch.Tensor | None = None,
-    ):
-        self.t, self.settings, self.loss, self.loss_at, self.active = t, settings, loss, loss_at, active
+    def __init__(self, t: int | torch.Tensor, settings: dict[str, Any], loss_at: LossAt | None = None):
+        self.t, self.settings, self.loss_at = t, settings, loss_at
         self.applied: torch.Tensor | None = None
         self._shaped: dict[tuple, Values] = {}
 

@@ -53,9 +53,9 @@ class RuleRun(Run):
             for name, tensor in saved.items():
                 mine[name].copy_(tensor)
 
-    def _update(self, k: Place, w: Place) -> None:
-        """Update k, on row w of the window of the order."""
-        x, y = self._batches.batch(w)
+    def _update(self, k: Place) -> None:
+        """Update k."""
+        x, y = self._batches.batch(k % self._batches.window)
         values = self.losses(x, y)
         total = values.sum()
         gradients = torch.autograd.grad(total, self._params, materialize_grads=True)
@@ -73,9 +73,7 @@ class RuleRun(Run):
             now = Now(
                 k + 1 if isinstance(k, int) else (k + 1).double()[0],
                 {"lr": row(self.rates, k)} | settings,
-                values,
                 losses_at(self.weights, lambda: self.losses(x, y)) if self._rule.needs_loss else None,
-                None if calm else self.active,
             )
             self.moves = self._rule.moves(self.gradients, self.weights, self.state, now)
             if not calm:
@@ -87,24 +85,20 @@ class RuleRun(Run):
 
     def updater(self) -> Callable[[int], None]:
         """On a CPU the update itself; on a GPU its graph, captured after a few updates and replayed."""
-        window, device = self._batches.window, self.active.device
         fixed = self._rule.capturable and isinstance(self._batches, MiniBatches)
-        if not fixed or not capture.possible(device):
-            return lambda k: self._update(k, k % window)
+        if not fixed or not capture.possible(self.active.device):
+            return self._update
         first, replay = self.step, None
-        place, inside = (torch.tensor([k], device=device) for k in (first, first % window))
+        place = torch.tensor([first], device=self.active.device)
 
         def update(k: int) -> None:
             nonlocal replay
-            if k % window == 0:
-                inside.zero_()
             if k < first + WARM_UP:
-                capture.aside(lambda: self._update(place, inside))
+                capture.aside(lambda: self._update(place))
             else:
-                replay = replay or capture.graph(lambda: self._update(place, inside))
+                replay = replay or capture.graph(lambda: self._update(place))
                 replay()
             place.add_(1)
-            inside.add_(1)
 
         return update
 

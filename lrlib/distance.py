@@ -9,14 +9,9 @@ import torch
 
 from lrlib import _check
 from lrlib.rule import Setting
-from lrlib.rules import Adam
+from lrlib.rules import Adam, shaped
 
 __all__ = ["DAdaptAdam", "Prodigy", "ScheduleFreeAdamW"]
-
-
-def _shaped(value: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-    """One number a replica, (R,), in a shape and type that multiply a parameter (R, ...)."""
-    return value.to(p.dtype).view(-1, *[1] * (p.ndim - 1))
 
 
 def _total(parts: list[torch.Tensor]) -> torch.Tensor:
@@ -96,14 +91,14 @@ class Prodigy(_Estimating):
         top = beta2**0.5 * first["top"] + ratio * d * gamma * pull
         for g, s in zip(gradients, states, strict=True):
             own = now.like(g)
-            s["exp_avg"].mul_(own["betas[0]"]).add_(_shaped(d * (1 - beta1), g) * g)
-            s["exp_avg_sq"].mul_(own["betas[1]"]).add_(_shaped(d * d * (1 - beta2), g) * g * g)
-            s["s"].mul_(own["betas[1]"] ** 0.5).add_(_shaped(ratio * d * gamma, g) * g)
+            s["exp_avg"].mul_(own["betas[0]"]).add_(shaped(d * (1 - beta1), g) * g)
+            s["exp_avg_sq"].mul_(own["betas[1]"]).add_(shaped(d * d * (1 - beta2), g) * g * g)
+            s["s"].mul_(own["betas[1]"] ** 0.5).add_(shaped(ratio * d * gamma, g) * g)
         eps = d0 * self.raised(states, top, d0) * now.settings["eps"]
         moves = []
         for p, s in zip(params, states, strict=True):
-            step = s["exp_avg"] / (s["exp_avg_sq"].sqrt() + _shaped(eps, p)) + now.like(p)["weight_decay"] * p
-            moves.append(_shaped(d * gamma, p) * step)
+            step = s["exp_avg"] / (s["exp_avg_sq"].sqrt() + shaped(eps, p)) + now.like(p)["weight_decay"] * p
+            moves.append(shaped(d * gamma, p) * step)
         return moves
 
 
@@ -148,9 +143,9 @@ class DAdaptAdam(_Estimating):
         for g, s in zip(gradients, states, strict=True):
             own = now.like(g)
             pulls.append(g * s["s"] / (s["exp_avg_sq"].sqrt() + own["eps"]))
-            s["exp_avg"].mul_(own["betas[0]"]).add_(_shaped(step * (1 - beta1), g) * g)
+            s["exp_avg"].mul_(own["betas[0]"]).add_(shaped(step * (1 - beta1), g) * g)
             s["exp_avg_sq"].mul_(own["betas[1]"]).add_((1 - own["betas[1]"]) * g * g)
-            s["s"].mul_(own["betas[1]"] ** 0.5).add_(_shaped(step * (1 - slow), g) * g)
+            s["s"].mul_(own["betas[1]"] ** 0.5).add_(shaped(step * (1 - slow), g) * g)
         top = slow * first["top"] + (1 - slow) * step * _total(pulls)
         self.raised(states, top, (1 - slow) * d0)
         return [s["exp_avg"] / (s["exp_avg_sq"].sqrt() + now.like(s["s"])["eps"]) for s in states]
@@ -201,7 +196,7 @@ class ScheduleFreeAdamW(Adam):
             s["lr_max"].copy_(torch.maximum(s["lr_max"], now.settings["lr"]))
             s["weight_sum"].add_(s["lr_max"] ** 2)
             part = torch.where(s["weight_sum"] > 0, s["lr_max"] ** 2 / s["weight_sum"], 0.0)
-            c, beta2 = _shaped(part, y), own["betas[1]"]
+            c, beta2 = shaped(part, y), own["betas[1]"]
             v = s["exp_avg_sq"].mul_(beta2).add_((1 - beta2) * g * g)
             u = g / ((v / (1 - beta2**now.t)).sqrt() + own["eps"]) + own["weight_decay"] * y
             moves.append(c * (y - s["z"]) - own["lr"] * (own["betas[0]"] * (1 - c) - 1) * u)

@@ -6,6 +6,7 @@ import torch
 
 from lrlib import _check
 from lrlib.rule import Rule
+from lrlib.rules import shaped
 
 __all__ = ["HillClimb"]
 
@@ -76,12 +77,12 @@ class HillClimb(Rule):
 
         def directions(s):
             return [
-                _like(s, g) * state["direction"] + _like(1 - s, g) * g
+                shaped(s, g) * state["direction"] + shaped(1 - s, g) * g
                 for g, state in zip(gradients, states, strict=True)
             ]
 
         def loss(factor, along):
-            return now.loss_at([p - _like(lr * factor, p) * d for p, d in zip(params, along, strict=True)])
+            return now.loss_at([p - shaped(lr * factor, p) * d for p, d in zip(params, along, strict=True)])
 
         along, up, down = directions(smoothing), 1 + self.step_size, 1 - self.step_size
         if (now.t - 1) % self.every == 0:
@@ -97,9 +98,4 @@ class HillClimb(Rule):
             state["factor"].copy_(factor)
             state["smoothing"].copy_(smoothing)
         now.applied = lr * factor
-        return [_like(now.applied, d) * d for d in along]
-
-
-def _like(value: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-    """One number a replica, in the shape and type of their stacked parameter."""
-    return value.to(p.dtype).view(-1, *[1] * (p.ndim - 1))
+        return [shaped(now.applied, d) * d for d in along]

@@ -25,6 +25,11 @@ __all__ = [
 ]  # fmt: skip
 
 
+def shaped(value: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+    """One number a replica, (R,), in a shape and type that multiply a parameter (R, ...)."""
+    return value.to(p.dtype).view(-1, *[1] * (p.ndim - 1))
+
+
 def _is_zero(setting: Setting) -> bool:
     return isinstance(setting, int | float) and setting == 0
 
@@ -194,7 +199,20 @@ class Adadelta(Rule):
 
 
 @dataclass(frozen=True)
-class Adam(Rule):
+class _WithBetas(Rule):
+    """A rule with a pair of numbers, of which each may differ by replica or by step."""
+
+    betas: tuple[Setting, Setting] = (0.9, 0.999)
+    allowed = {"betas[0]": _check.below_one, "betas[1]": _check.below_one}
+
+    def settings(self):
+        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
+            raise TypeError(f"betas={self.betas!r}: must be a pair of numbers in [0, 1)")
+        return super().settings() | {"betas[0]": self.betas[0], "betas[1]": self.betas[1]}
+
+
+@dataclass(frozen=True)
+class Adam(_WithBetas):
     r"""RMSprop along a running mean of the gradient, both means corrected for their start at zero.
 
     .. math:: m_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t, \qquad v_t = \beta_2 v_{t-1} + (1 - \beta_2) g_t^2, \\
@@ -221,20 +239,9 @@ class Adam(Rule):
         tensor([0.7500, 1.2500])
     """
 
-    betas: tuple[Setting, Setting] = (0.9, 0.999)
     eps: Setting = 1e-8
     weight_decay: Setting = 0.0
-    allowed = {
-        "betas[0]": _check.below_one,
-        "betas[1]": _check.below_one,
-        "eps": _check.positive,
-        "weight_decay": _check.nonnegative,
-    }
-
-    def settings(self):
-        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
-            raise TypeError(f"betas={self.betas!r}: must be a pair of numbers in [0, 1)")
-        return super().settings() | {"betas[0]": self.betas[0], "betas[1]": self.betas[1]}
+    allowed = {**_WithBetas.allowed, "eps": _check.positive, "weight_decay": _check.nonnegative}
 
     def start(self, p):
         return {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
@@ -284,7 +291,7 @@ class AdamW(Adam):
 
 
 @dataclass(frozen=True)
-class Lion(Rule):
+class Lion(_WithBetas):
     r"""Only the sign of an interpolated momentum: every coordinate moves by the rate, up, down or not at all.
 
     .. math:: c_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t, \qquad
@@ -314,12 +321,7 @@ class Lion(Rule):
 
     betas: tuple[Setting, Setting] = (0.9, 0.99)
     weight_decay: Setting = 0.0
-    allowed = {"betas[0]": _check.below_one, "betas[1]": _check.below_one, "weight_decay": _check.nonnegative}
-
-    def settings(self):
-        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
-            raise TypeError(f"betas={self.betas!r}: must be a pair of numbers in [0, 1)")
-        return super().settings() | {"betas[0]": self.betas[0], "betas[1]": self.betas[1]}
+    allowed = {**_WithBetas.allowed, "weight_decay": _check.nonnegative}
 
     def start(self, p):
         return {"exp_avg": torch.zeros_like(p)}
@@ -493,12 +495,7 @@ class Parabola(Rule):
     warmup: int = 10
     max_rate: Setting = 10.0
     eps: Setting = 1e-12
-    allowed = {
-        "beta": _check.below_one,
-        "initial_rate": _check.positive,
-        "max_rate": _check.positive,
-        "eps": _check.positive,
-    }
+    allowed = {"beta": _check.below_one, **dict.fromkeys(("initial_rate", "max_rate", "eps"), _check.positive)}
 
     def __post_init__(self):
         super().__post_init__()
@@ -562,4 +559,4 @@ class Hypergradient(Rule):
             s["last"].copy_(g)
             s["gain"].add_(gain)
         now.applied = now.settings["lr"] + states[0]["gain"]
-        return [now.applied.to(g.dtype).view(-1, *[1] * (g.ndim - 1)) * g for g in gradients]
+        return [shaped(now.applied, g) * g for g in gradients]

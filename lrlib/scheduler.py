@@ -52,9 +52,9 @@ class ScheduleLR(LRScheduler):
     ):
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer={optimizer!r}: must be a torch.optim.Optimizer")
-        self._schedule = list(schedule) if isinstance(schedule, Sequence) else schedule
-        for given in self._schedule if isinstance(self._schedule, list) else [schedule]:
-            check_schedule("schedule", given)
+        self._shared = not isinstance(schedule, Sequence)
+        given = schedule if isinstance(schedule, Sequence) else [schedule]
+        self._schedules = [check_schedule("schedule", one) for one in given]
         self._momentum = None if momentum is None else check_schedule("momentum", momentum)
         for group in optimizer.param_groups if momentum else ():
             if not {"momentum", "betas"} & set(group):
@@ -64,9 +64,8 @@ class ScheduleLR(LRScheduler):
         super().__init__(optimizer)
 
     def _rates(self, optimizer: Optimizer, step: int) -> list[float]:
-        groups, schedules = len(optimizer.param_groups), self._schedule
-        if isinstance(schedules, Schedule):
-            schedules = [schedules] * groups
+        groups = len(optimizer.param_groups)
+        schedules = self._schedules * groups if self._shared else self._schedules
         if len(schedules) != groups:
             raise ValueError(f"schedule={schedules!r}: must be one per parameter group, {groups} in all")
         return [_check.nonnegative(f"{schedule} at step {step}", schedule(step)) for schedule in schedules]

@@ -28,12 +28,13 @@ class RuleRun(Run):
         super().__init__(model, data, **options)
         if any(p.is_complex() for p in self._params):
             raise ValueError("model: has complex parameters, must have real ones for a rule of lrlib")
-        device = self.active.device
-        self.rates = _table("schedule", schedule, self.steps, self.size, _check.nonnegative).to(device)
+
+        def table(name: str, value, check: Callable) -> torch.Tensor:
+            return _table(name, value, self.steps, self.size, check).to(self.active.device)
+
+        self.rates = table("schedule", schedule, _check.nonnegative)
         self._settings = {
-            name: value
-            if isinstance(value, int | float)
-            else _table(name, value, self.steps, self.size, rule.check).to(device)
+            name: value if isinstance(value, int | float) else table(name, value, rule.check)
             for name, value in rule.settings().items()
         }
         self.state = [rule.start(weight) for weight in self.weights]

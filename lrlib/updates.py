@@ -59,8 +59,12 @@ class RuleRun(Run):
         x, y = self._batches.batch(k % self._batches.window)
         values = self.losses(x, y)
         total = values.sum()
-        gradients = torch.autograd.grad(total, self._params, materialize_grads=True)
-        self.gradients = [g.to_dense().view_as(weight) for g, weight in zip(gradients, self.weights, strict=True)]
+        gradients = torch.autograd.grad(total, self._params, allow_unused=True)
+        used = [
+            i for i, g in enumerate(gradients) if g is not None
+        ]  # the others rest, state and all, as in torch.optim
+        weights = [self.weights[i] for i in used]
+        given = [gradients[i].to_dense().view_as(weight) for i, weight in zip(used, weights, strict=True)]
         values = values.detach()
         with torch.no_grad():
             calm = isinstance(k, int) and self._calm and math.isfinite(total.item())
@@ -74,15 +78,21 @@ class RuleRun(Run):
             now = Now(
                 k + 1 if isinstance(k, int) else (k + 1).double()[0],
                 {"lr": row(self.rates, k)} | settings,
-                losses_at(self.weights, lambda: self.losses(x, y)) if self._rule.needs_loss else None,
+                losses_at(weights, lambda: self.losses(x, y)) if self._rule.needs_loss else None,
             )
-            self.moves = self._rule.moves(self.gradients, self.weights, self.state, now)
+            moves = self._rule.moves(given, weights, [self.state[i] for i in used], now)
             if not calm:
-                self.moves = [m.where(self.active.view(-1, *[1] * (m.ndim - 1)), 0.0) for m in self.moves]
-            for weight, move in zip(self.weights, self.moves, strict=True):
+                moves = [m.where(self.active.view(-1, *[1] * (m.ndim - 1)), 0.0) for m in moves]
+            for weight, move in zip(weights, moves, strict=True):
                 weight.sub_(move)
+            self.gradients, self.moves = self._of_all(used, given), self._of_all(used, moves)
             if now.applied is not None:
                 _write(self.rates, k, now.applied)
+
+    def _of_all(self, used: list[int], tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        """One for each of the weights, zero where the loss does not depend on it."""
+        found = dict(zip(used, tensors, strict=True))
+        return [found[i] if i in found else torch.zeros_like(weight) for i, weight in enumerate(self.weights)]
 
     def updater(self) -> Callable[[int], None]:
         """On a CPU the update itself; on a GPU its graph, captured after a few updates and replayed."""

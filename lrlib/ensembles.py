@@ -10,10 +10,8 @@ No function here writes to the model it is given, but for :func:`refresh_batchno
 
 import contextlib
 import itertools
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path as FilePath
 
 import numpy as np
 import torch
@@ -38,7 +36,6 @@ __all__ = [
 ]  # fmt: skip
 
 State = Mapping[str, torch.Tensor]
-FORMAT = "lrlib snapshots 2"
 
 
 def copy_state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -95,7 +92,8 @@ def _check_states(states: Iterable[State], model: nn.Module) -> list[State]:
 class Snapshots(Callback, Sequence):
     """A callback of :func:`lrlib.train` that keeps the state after the given numbers of updates.
 
-    It is a sequence of states in the order in which they were taken. A run that ends early leaves fewer.
+    It is a sequence of states in the order in which they were taken. A run that ends early leaves fewer. To keep them
+    in a file, ``torch.save(list(snapshots), file)``; ``torch.load(file)`` reads them.
 
     Args:
         at: the numbers of updates done at which to take one, strictly increasing, each >= 1.
@@ -132,55 +130,6 @@ class Snapshots(Callback, Sequence):
 
     def __getitem__(self, index):
         return self._states[index]
-
-    def save(self, file: FilePath | str) -> None:
-        """Write the states and their steps to one file.
-
-        Raises:
-            ValueError: there is no state to write.
-        """
-        if not self._states:
-            raise ValueError("snapshots: is empty, must hold at least one state to be saved")
-        taken = list(zip(self.steps, self._states, strict=True))
-        torch.save({"format": FORMAT, "at": sorted(self.at or ()), "taken": taken}, file)
-
-    @classmethod
-    def load(cls, file: FilePath | str, device: torch.device | str = "cpu") -> "Snapshots":
-        """Read what :meth:`save` wrote. Only tensors and plain containers are read; no code in the file can run.
-
-        A run that is given them takes further ones at the same numbers of updates.
-
-        Args:
-            file: the path.
-            device: where to put the tensors.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file is damaged, holds anything else, or holds states of different shapes.
-        """
-        if not FilePath(file).is_file():
-            raise FileNotFoundError(f"{file}: no such file of snapshots; save(...) writes one")
-        try:
-            with zipfile.ZipFile(file) as archive:
-                if broken := archive.testzip():
-                    raise zipfile.BadZipFile(f"wrong checksum of {broken}")
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # damaged lists of a zip file raise errors of every kind
-            raise ValueError(f"{file}: is damaged or holds more than tensors ({type(error).__name__})") from error
-        parts = {"format", "at", "taken"}
-        if not isinstance(content, dict) or not parts <= content.keys() or content["format"] != FORMAT:
-            raise ValueError(f"{file}: is not a file of snapshots, must be written by Snapshots.save")
-        try:
-            loaded, taken = cls(content["at"]), content["taken"]
-            for k, (step, state) in enumerate(taken):
-                _check_state(f"states[{k}]", state, taken[0][1], "states[0]")
-                if not state:
-                    raise ValueError(f"states[{k}]: is empty, must hold tensors")
-                loaded.steps.append(_check.integer(f"steps[{k}]", step, 1))
-                loaded._states.append({name: tensor.to(device) for name, tensor in state.items()})
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{file}: {error}") from error
-        return loaded
 
 
 @torch.no_grad()

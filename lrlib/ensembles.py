@@ -36,6 +36,7 @@ __all__ = [
 ]  # fmt: skip
 
 State = Mapping[str, torch.Tensor]
+HALVES = torch.float16, torch.bfloat16  # too short to hold a mean of many batches while it is made
 
 
 def copy_state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -164,20 +165,18 @@ def refresh_batchnorm(model: nn.Module, x: torch.Tensor, batch_size: int = 500) 
     norms = {name: m for name, m in layers.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats}
     parts, buffers = ("running_mean", "running_var", "num_batches_tracked"), _state_of(model)
     statistics = [buffers[f"{name}.{part}".lstrip(".")] for name, part in itertools.product(norms, parts)]
-    before = [s.clone() for s in statistics]
-    for s in statistics:
-        s.zero_()
-    halves = [s for s in statistics if s.dtype in (torch.float16, torch.bfloat16)]  # too short for a mean of many
+    halves = [s for s in statistics if s.dtype in HALVES]
     means = [half.float() for half in halves]
     with runtime.modes_kept(model), contextlib.ExitStack() as restored, contextlib.ExitStack() as undone:
-        for s, value in zip(statistics, before, strict=True):
-            undone.callback(s.copy_, value)
+        for s in statistics:
+            undone.callback(s.copy_, s.clone())
+            s.zero_()
         for norm in norms.values():
             restored.callback(setattr, norm, "momentum", norm.momentum)
         model.train()
         for k, xs in enumerate(x[:whole].split(batch_size) if norms else (), 1):
             for norm in norms.values():
-                norm.momentum = 1.0 if halves else 1 / k
+                norm.momentum = 1.0 if norm.running_mean.dtype in HALVES else 1 / k
             _outputs(model, xs)
             for mean, half in zip(means, halves, strict=True):
                 mean.lerp_(half.float(), 1 / k)

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import lrlib
+from lrlib import ensembles
 
 
 def seeded_model(seed=0, norm=None):
@@ -420,6 +421,23 @@ def test_statistics_are_means_of_few_and_of_many_batches_in_any_precision(dtype,
     lrlib.refresh_batchnorm(norm, x[:, None].to(dtype), 2)
     assert norm.running_mean.item() == pytest.approx(1.5, rel=1e-2)
     assert norm.running_var.item() == pytest.approx(0.125, rel=1e-2) and norm.running_mean.dtype == dtype
+
+
+def test_layers_of_several_precisions_have_means_of_all_batches():
+    norms = [nn.BatchNorm1d(1), nn.BatchNorm1d(1).bfloat16()]
+
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norms = nn.ModuleList(norms)
+
+        def forward(self, x):
+            return [norm(x.to(norm.weight.dtype)) for norm in norms]
+
+    x = torch.tensor([0.75, 1.25, 1.75, 2.25, 3.75, 4.25])[:, None]
+    lrlib.refresh_batchnorm(Both(), x, 2)
+    for norm in norms:
+        assert norm.running_mean.item() == pytest.approx(7 / 3, rel=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def refresh_batchnorm(model: nn.Module, x: torch.Tensor, batch_size: int = 500) 
         model.train()
         for k, xs in enumerate(x[:whole].split(batch_size) if norms else (), 1):
             for norm in norms.values():
-                norm.momentum = 1.0 if norm.running_mean.dtype in HALVES else 1 / k
+                norm.momentum = 1.0 if next(norm.buffers()).dtype in HALVES else 1 / k
             _outputs(model, xs)
             for mean, half in zip(means, halves, strict=True):
                 mean.lerp_(half.float(), 1 / k)

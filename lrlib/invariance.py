@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from lrlib import _check
+from lrlib.planes import placed
 from lrlib.schedules import Schedule, check_schedule
 
 __all__ = [
@@ -308,12 +309,7 @@ def _parameters(parameters: Iterable[torch.Tensor]) -> list[torch.Tensor]:
     tensors = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
     if not tensors or not all(isinstance(p, torch.Tensor) and p.requires_grad for p in tensors):
         raise ValueError("parameters: must be one or more tensors that require a gradient")
-    return _once(tensors)
-
-
-def _once(tensors: list) -> list:
-    """The tensors in their order, each once: a tied weight is one, however many layers have it."""
-    return list({id(tensor): tensor for tensor in tensors}.values())
+    return list(dict.fromkeys(tensors))  # a tied weight once
 
 
 def _flat(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
@@ -325,15 +321,9 @@ def _gradient(loss: Loss, parameters: list[torch.Tensor]) -> torch.Tensor:
 
 
 def _at(factor: float, parameters: list[torch.Tensor], measure: Callable):
-    """What is measured with the parameters multiplied by `factor`, which are restored exactly."""
-    saved = [p.detach().clone() for p in parameters]
-    try:
-        for p in parameters:
-            p.data.mul_(factor)
+    """What is measured with the parameters multiplied by `factor`."""
+    with placed(parameters, [factor * p.detach() for p in parameters]):
         return measure()
-    finally:
-        for p, value in zip(parameters, saved, strict=True):
-            p.data.copy_(value)
 
 
 def radial_cosine(loss: Loss, parameters: Iterable[torch.Tensor]) -> float:
@@ -427,7 +417,7 @@ def normalised_weights(model: nn.Module) -> list[nn.Parameter]:
     weights: list = [m.weight for m in layers if m not in heads[-1:]]
     if not heads or not weights:
         raise ValueError(f"model={type(model).__name__}: must have a linear head and a layer before it")
-    return _once(weights)
+    return list(dict.fromkeys(weights))  # a tied one once
 
 
 def set_norm_eps(model: nn.Module, eps: float) -> None:

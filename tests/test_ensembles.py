@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn import functional as F
 
 import lrlib
-from lrlib import ensembles
 
 
 def seeded_model(seed=0, norm=None):

@@ -12,7 +12,6 @@ the trainable parameters as in :mod:`lrlib.planes`.
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -32,8 +31,8 @@ __all__ = ["hessian_eigenpairs", "sharpness", "adaptive_sharpness"]
 
 DENSE = 40  # up to this many parameters the whole matrix is as cheap as Lanczos, and exact
 TOLERANCE = 1e-5  # of an eigenvalue of one network, relative; float32 gives no less than 1e-6
-POWERS = 10  # products for the size of a Hessian
 PRODUCTS = 2000  # the most that Lanczos may spend, about
+ENDS = {"largest": "LA", "smallest": "SA", "modulus": "LM"}  # of the spectrum, as ARPACK names them
 Products = Callable[[torch.Tensor], torch.Tensor]  # vectors (R, d), one a replica, times the Hessian of each
 
 
@@ -162,7 +161,11 @@ def hessian_eigenpairs(
         raise ValueError("model: is a stack, must be one network; sharpness takes both")
     _check.choice("which", which, ("largest", "smallest"))
     with _products(model, x, y, loss, batch_size) as (multiply, theta):
-        if which == "largest" or theta.shape[1] <= DENSE:
+        k, d = _check.integer("k", k, 1), theta.shape[1]
+        most = d if d <= DENSE else d - 1
+        if k > most:
+            raise ValueError(f"k={k!r}: must be <= {most} for {d} trainable parameters")
+        if which == "largest" or d <= DENSE:
             return _eigenpairs(multiply, theta, k, which)
         return _smallest(multiply, theta, k)
 
@@ -170,45 +173,28 @@ def hessian_eigenpairs(
 def _smallest(multiply: Products, theta: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Of H + cI, as ARPACK asks for a share of an eigenvalue, and so for too much near zero.
 
-    Of a multiple eigenvalue, such as the zero of a singular H, one start shows one vector. So what was found is moved
-    to the other end, and another start must show nothing smaller.
+    One after the other, each from a start of its own and with those before moved to the other end: of a multiple
+    eigenvalue, such as the zero of a singular H, one start shows one vector.
     """
-    shift = 2 * _modulus(multiply, theta)
-    values, vectors = _eigenpairs(lambda v: multiply(v) + shift * v, theta, k, "smallest")
-    for seed in range(k if k > 1 else 0):
-        signs = 2.0 * torch.randint(2, theta.shape, generator=torch.Generator().manual_seed(seed)).to(theta) - 1
-        known = signs * torch.as_tensor(vectors.copy()).to(theta)
+    shift = 2 * abs(_eigenpairs(multiply, theta, 1, "modulus")[0][0])
+    values, vectors = np.empty(0), np.empty((0, theta.shape[1]))
+    for seed in range(k):
+        known = torch.as_tensor(vectors).to(theta)
 
-        def others(v: torch.Tensor, signs=signs, known=known) -> torch.Tensor:
-            return signs * multiply(signs * v) + shift * v + 4 * shift * (v @ known.T) @ known
+        def others(v: torch.Tensor, known=known) -> torch.Tensor:
+            return multiply(v) + shift * v + 4 * shift * (v @ known.T) @ known
 
-        value, vector = _eigenpairs(others, theta, 1, "smallest")
-        if value[0] >= values[-1]:
-            break
-        values[-1], vectors[-1] = value[0], signs[0].double().cpu().numpy() * vector[0]
-        order = np.argsort(values)
-        values, q = values[order], np.linalg.qr(vectors[order].T)[0].T
-        vectors = q * np.sign((q * vectors[order]).sum(1, keepdims=True))
-    return values - shift, vectors
+        value, vector = _eigenpairs(others, theta, 1, "smallest", seed)
+        values = np.append(values, value - shift)
+        vectors = np.linalg.qr(np.vstack([vectors, vector]).T)[0].T
+    order = np.argsort(values)
+    return values[order], vectors[order]
 
 
-def _modulus(multiply: Products, theta: torch.Tensor) -> float:
-    """The largest modulus of an eigenvalue, from below: its order of magnitude, by the power method."""
-    v, size = torch.randn(theta.shape, generator=torch.Generator().manual_seed(0)).to(theta), 0.0
-    for _ in range(POWERS):
-        w = multiply(v / v.norm())
-        size = w.norm(dtype=torch.float64).item()
-        if not 0 < size < math.inf:  # NaN is found and named by what follows
-            break
-        v = w / size
-    return size
-
-
-def _eigenpairs(multiply: Products, theta: torch.Tensor, k: int, which: str) -> tuple[np.ndarray, np.ndarray]:
-    k, d = _check.integer("k", k, 1), theta.shape[1]
-    most = d if d <= DENSE else d - 1
-    if k > most:
-        raise ValueError(f"k={k!r}: must be <= {most} for {d} trainable parameters")
+def _eigenpairs(
+    multiply: Products, theta: torch.Tensor, k: int, which: str, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    d = theta.shape[1]
 
     def matvec(v: np.ndarray) -> np.ndarray:
         product = multiply(torch.as_tensor(v.reshape(1, -1)).to(theta))
@@ -216,17 +202,17 @@ def _eigenpairs(multiply: Products, theta: torch.Tensor, k: int, which: str) -> 
             raise ValueError("model: has a gradient or a Hessian that is not finite at its parameters")
         return product[0].double().cpu().numpy()
 
-    start = np.random.default_rng(0).standard_normal(d)
+    start = np.random.default_rng(seed).standard_normal(d)
     if d <= DENSE:
         H = np.stack([matvec(unit) for unit in np.eye(d)])
         values, vectors = np.linalg.eigh((H + H.T) / 2)
     elif not matvec(start).any():  # of a Hessian that is zero, which ARPACK refuses
         values, vectors = np.zeros(k), np.eye(d, k)
     else:
-        operator, end = LinearOperator((d, d), matvec=matvec, dtype=np.float64), which[0].upper() + "A"
-        basis = min(d, max(2 * k + 1, 20))
-        values, vectors = eigsh(operator, k, which=end, v0=start, ncv=basis, tol=TOLERANCE, maxiter=PRODUCTS // basis)
-    order = np.argsort(values)[::-1][:k] if which == "largest" else np.argsort(values)[:k]
+        operator, basis = LinearOperator((d, d), matvec=matvec, dtype=np.float64), min(d, max(2 * k + 1, 20))
+        options = {"v0": start, "ncv": basis, "tol": TOLERANCE, "maxiter": PRODUCTS // basis}
+        values, vectors = eigsh(operator, k, which=ENDS[which], **options)
+    order = np.argsort(values)[:: -1 if which == "largest" else 1][:k]
     return values[order], vectors[:, order].T
 
 

@@ -27,14 +27,13 @@ def _none(name: str, value: float) -> None:
 @dataclass(frozen=True)
 class _Estimating(Adam):
     joint = True
-    weight_decay: Setting = 0.0
     d0: Setting = 1e-6
     allowed = {**Adam.allowed, "d0": _check.positive}
 
     def start(self, p):
-        numbers = {"ratio": torch.ones, "top": torch.zeros}  # d / d₀, and the numerator of its estimate
-        scalars = {name: make(len(p), dtype=torch.float64, device=p.device) for name, make in numbers.items()}
-        return super().start(p) | scalars | {"s": torch.zeros_like(p)}
+        one = torch.ones(len(p), dtype=torch.float64, device=p.device)
+        estimate = {"ratio": one, "top": torch.zeros_like(one)}  # d / d₀, and its numerator
+        return super().start(p) | estimate | {"s": torch.zeros_like(p)}
 
     @staticmethod
     def raised(states: list[dict], top: torch.Tensor, factor) -> torch.Tensor:

@@ -90,11 +90,11 @@ def _check_states(states: Iterable[State], model: nn.Module) -> list[State]:
     return states
 
 
-class Snapshots(Callback, Sequence):
+class Snapshots(Callback, list):
     """A callback of :func:`lrlib.train` that keeps the state after the given numbers of updates.
 
-    It is a sequence of states in the order in which they were taken. A run that ends early leaves fewer. To keep them
-    in a file, ``torch.save(list(snapshots), file)``; ``torch.load(file)`` reads them.
+    It is a list of states in the order in which they were taken. A run that ends early leaves fewer. To keep them in a
+    file, ``torch.save(list(snapshots), file)``; ``torch.load(file)`` reads them.
 
     Args:
         at: the numbers of updates done at which to take one, strictly increasing, each >= 1.
@@ -120,17 +120,10 @@ class Snapshots(Callback, Sequence):
     def __init__(self, at: Iterable[int]):
         super().__init__(at=_check.increasing("at", at, 1))
         self.steps: list[int] = []
-        self._states: list[dict[str, torch.Tensor]] = []
 
     def __call__(self, run) -> None:
         self.steps.append(run.step)
-        self._states.append(copy_state(run.model))
-
-    def __len__(self) -> int:
-        return len(self._states)
-
-    def __getitem__(self, index):
-        return self._states[index]
+        self.append(copy_state(run.model))
 
 
 @torch.no_grad()

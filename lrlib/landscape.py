@@ -141,12 +141,11 @@ def _losses(
 def _check_directions(name: str, directions: Sequence[torch.Tensor], model: nn.Module, m: int) -> torch.Tensor:
     """m vectors of shape (d,) as one tensor (m, d)."""
     theta, rows = parameter_vector(model), list(directions)
-    if len(rows) != m or any(not isinstance(u, torch.Tensor) or u.shape != theta.shape for u in rows):
-        raise ValueError(f"{name}: must be {m} tensor(s) of shape ({len(theta)},), one number a trainable parameter")
-    stacked = torch.stack(rows).detach().to(theta)
-    if not stacked.isfinite().all():
-        raise ValueError(f"{name}: must be finite")
-    return stacked
+    fits = [isinstance(u, torch.Tensor) and u.shape == theta.shape and bool(u.isfinite().all()) for u in rows]
+    if fits != [True] * m:
+        shape = f"({len(theta)},), one finite number a trainable parameter"
+        raise ValueError(f"{name}: must be {m} tensor(s) of shape {shape}")
+    return torch.stack(rows).detach().to(theta)
 
 
 def _axis(name: str, values: Sequence[float]) -> np.ndarray:
@@ -348,8 +347,7 @@ def negative_curvature(plane: Plane) -> float:
     known = np.isfinite(low) & np.isfinite(high)
     if not known.any():
         raise ValueError("plane: must have inner points whose neighbours all have a finite loss")
-    low, high = low[known], high[known]
-    return float((low < -0.01 * np.maximum(np.abs(low), np.abs(high))).mean())
+    return float((low < -0.01 * np.maximum(np.abs(low), np.abs(high)))[known].mean())
 
 
 def draw_plane(ax, plane: Plane, *, levels: Sequence[float] | None = None, top: float | None = None) -> None:

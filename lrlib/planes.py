@@ -184,12 +184,10 @@ def project(path: Sequence[torch.Tensor], origin: torch.Tensor, directions: Sequ
             f"path, origin, directions: have shapes {tuple(rows.shape)}, {tuple(origin.shape)}, "
             f"{tuple(columns.T.shape)}, must be (T, d), (d,), (m, d)"
         )
-    if columns.shape[1] > columns.shape[0]:
-        raise ValueError(f"directions: are {columns.shape[1]}, must be at most {columns.shape[0]}, the numbers in each")
     q, r = torch.linalg.qr(columns)
-    diagonal = r.diagonal().abs()
-    if not diagonal.min() > 1e-10 * diagonal.max():
-        raise ValueError("directions: must be linearly independent")
+    diagonal, (d, m) = r.diagonal().abs(), columns.shape
+    if m > d or not diagonal.min() > 1e-10 * diagonal.max():
+        raise ValueError(f"directions: are {m} of {d} numbers, must be linearly independent")
     rows = rows - origin.detach().double()
     inside = rows @ q
     distance = (rows - inside @ q.T).norm(dim=1)

@@ -97,19 +97,17 @@ def _products(
         parts = [part.view_as(p) for part, p in zip(vectors.split(sizes, 1), parameters, strict=True)]
         inner = sum(((g * part).sum() for g, part in zip(gradients, parts, strict=True)), torch.zeros(()).to(total))
         if inner.requires_grad:  # else the loss is linear in the parameters
-            retain = kept is not None
             try:
-                total += flat(torch.autograd.grad(inner, parameters, retain_graph=retain, materialize_grads=True))
+                total += flat(torch.autograd.grad(inner, parameters, retain_graph=True, materialize_grads=True))
             except RuntimeError as error:
                 if "is not implemented" not in str(error):
                     raise
                 raise ValueError(f"model, loss: must have second derivatives: {error}") from error
         return total
 
-    with contextlib.ExitStack() as kernels, torch.enable_grad(), runtime.modes_kept(model):
-        kernels.enter_context(sdpa_kernel(SDPBackend.MATH))
-        if any(isinstance(layer, nn.RNNBase) for layer in template.modules()):  # cuDNN's have no second derivative
-            kernels.enter_context(torch.backends.cudnn.flags(enabled=False))
+    recurrent = any(isinstance(layer, nn.RNNBase) for layer in template.modules())  # cuDNN's have no second derivative
+    kernels = torch.backends.cudnn.flags(enabled=False) if recurrent else contextlib.nullcontext()
+    with sdpa_kernel(SDPBackend.MATH), kernels, torch.enable_grad(), runtime.modes_kept(model):
         model.eval()
         kept, theta = gradient(*chunks[0]) if len(chunks) == 1 else None, flat(parameters)
         unit = 1.0 if units is None else flat(units)

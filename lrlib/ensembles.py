@@ -9,7 +9,6 @@ No function here writes to the model it is given, but for :func:`refresh_batchno
 """
 
 import contextlib
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -156,8 +155,8 @@ def refresh_batchnorm(model: nn.Module, x: torch.Tensor, batch_size: int = 500) 
     whole = len(x) // batch_size * batch_size or len(x)
     layers = model.template if isinstance(model, Stack) else model
     norms = {name: m for name, m in layers.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats}
-    parts, buffers = ("running_mean", "running_var", "num_batches_tracked"), _state_of(model)
-    statistics = [buffers[f"{name}.{part}".lstrip(".")] for name, part in itertools.product(norms, parts)]
+    parts, named = ("running_mean", "running_var", "num_batches_tracked"), _state_of(model).items()
+    statistics = [s for name, s in named if name.rpartition(".")[0] in norms and name.endswith(parts)]
     halves = [s for s in statistics if s.dtype in HALVES]
     means = [half.float() for half in halves]
     with runtime.modes_kept(model), contextlib.ExitStack() as restored, contextlib.ExitStack() as undone:

@@ -36,10 +36,9 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not parameters:
         raise ValueError("model: must have a parameter that requires a gradient")
-    if len({(p.dtype, p.device) for p in parameters.values()}) > 1:
-        raise ValueError("model: has parameters of several dtypes or devices, must be of one")
-    if any(p.is_complex() for p in parameters.values()):
-        raise ValueError("model: has complex parameters, must have real ones")
+    kinds = {(p.dtype, p.device) for p in parameters.values()}
+    if len(kinds) > 1 or any(dtype.is_complex for dtype, _ in kinds):
+        raise ValueError(f"model: has parameters of the types {kinds}, must have real ones of one dtype and device")
     return parameters
 
 

@@ -9,8 +9,10 @@ No function here writes to the model it is given, but for :func:`refresh_batchno
 """
 
 import contextlib
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 
 import numpy as np
 import torch
@@ -36,6 +38,7 @@ __all__ = [
 
 State = Mapping[str, torch.Tensor]
 HALVES = torch.float16, torch.bfloat16  # too short to hold a mean of many batches while it is made
+FORMAT = "lrlib snapshots 2"
 
 
 def copy_state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -92,8 +95,7 @@ def _check_states(states: Iterable[State], model: nn.Module) -> list[State]:
 class Snapshots(Callback, list):
     """A callback of :func:`lrlib.train` that keeps the state after the given numbers of updates.
 
-    It is a list of states in the order in which they were taken. A run that ends early leaves fewer. To keep them in a
-    file, ``torch.save(list(snapshots), file)``; ``torch.load(file)`` reads them.
+    It is a list of states in the order in which they were taken. A run that ends early leaves fewer.
 
     Args:
         at: the numbers of updates done at which to take one, strictly increasing, each >= 1.
@@ -123,6 +125,55 @@ class Snapshots(Callback, list):
     def __call__(self, run) -> None:
         self.steps.append(run.step)
         self.append(copy_state(run.model))
+
+    def save(self, file: FilePath | str) -> None:
+        """Write the states and their steps to one file.
+
+        Raises:
+            ValueError: there is no state to write.
+        """
+        if not self:
+            raise ValueError("snapshots: is empty, must hold at least one state to be saved")
+        taken = list(zip(self.steps, self, strict=True))
+        torch.save({"format": FORMAT, "at": sorted(self.at or ()), "taken": taken}, file)
+
+    @classmethod
+    def load(cls, file: FilePath | str, device: torch.device | str = "cpu") -> "Snapshots":
+        """Read what :meth:`save` wrote. Only tensors and plain containers are read; no code in the file can run.
+
+        A run that is given them takes further ones at the same numbers of updates.
+
+        Args:
+            file: the path.
+            device: where to put the tensors.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, holds anything else, or holds states of different shapes.
+        """
+        if not FilePath(file).is_file():
+            raise FileNotFoundError(f"{file}: no such file of snapshots; save(...) writes one")
+        try:
+            with zipfile.ZipFile(file) as archive:
+                if broken := archive.testzip():
+                    raise zipfile.BadZipFile(f"wrong checksum of {broken}")
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # damaged lists of a zip file raise errors of every kind
+            raise ValueError(f"{file}: is damaged or holds more than tensors ({type(error).__name__})") from error
+        parts = {"format", "at", "taken"}
+        if not isinstance(content, dict) or not parts <= content.keys() or content["format"] != FORMAT:
+            raise ValueError(f"{file}: is not a file of snapshots, must be written by Snapshots.save")
+        try:
+            loaded, taken = cls(content["at"]), content["taken"]
+            for k, (step, state) in enumerate(taken):
+                _check_state(f"states[{k}]", state, taken[0][1], "states[0]")
+                if not state:
+                    raise ValueError(f"states[{k}]: is empty, must hold tensors")
+                loaded.steps.append(_check.integer(f"steps[{k}]", step, 1))
+                loaded.append({name: tensor.to(device) for name, tensor in state.items()})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{file}: {error}") from error
+        return loaded
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import lrlib
+from lrlib import ensembles
 
 
 def seeded_model(seed=0, norm=None):
@@ -126,15 +127,28 @@ def test_refresh_of_a_stack_is_that_of_its_networks(data, both):
 
 
 def test_snapshots_survive_a_file_bit_by_bit(tmp_path, snapshots):
-    torch.save(list(snapshots), tmp_path / "snapshots.pt")
-    assert all(map(same, torch.load(tmp_path / "snapshots.pt"), snapshots))
+    file = tmp_path / "snapshots.pt"
+    snapshots.save(file)
+    loaded = lrlib.Snapshots.load(file)
+    assert loaded.steps == snapshots.steps
+    assert all(map(same, loaded, snapshots))
 
 
-def test_snapshots_of_two_runs_come_one_after_the_other(data):
+def test_snapshots_of_two_runs_share_a_file_and_go_on_after_it(tmp_path, data):
     taken = lrlib.Snapshots(at=[2, 4])
     for seed in (0, 1):
         lrlib.train(seeded_model(seed), data, lrlib.constant(0.1), steps=4, callbacks=[taken])
-    assert taken.steps == [2, 4, 2, 4] and not same(taken[0], taken[2])
+    taken.save(tmp_path / "runs.pt")
+    loaded = lrlib.Snapshots.load(tmp_path / "runs.pt")
+    lrlib.train(seeded_model(2), data, lrlib.constant(0.1), steps=3, callbacks=[loaded])
+    assert loaded.steps == [2, 4, 2, 4, 2] and all(map(same, loaded, taken))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
+def test_a_device_that_is_not_there_is_no_damage(tmp_path, snapshots):
+    snapshots.save(tmp_path / "whole.pt")
+    with pytest.raises((AssertionError, RuntimeError), match="CUDA|NVIDIA"):
+        lrlib.Snapshots.load(tmp_path / "whole.pt", device="cuda")
 
 
 def test_a_state_that_is_more_than_tensors_is_refused():
@@ -146,9 +160,79 @@ def test_a_state_that_is_more_than_tensors_is_refused():
         lrlib.copy_state(Extra(2, 2))
 
 
-def test_an_empty_ensemble_is_refused(data):
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.pt: no such file of snapshots"):
+        lrlib.Snapshots.load(tmp_path / "nothing.pt")
+
+
+class Explodes:
+    """Unpickling it would run code."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("code in the file was run",))
+
+
+def test_code_in_a_file_is_not_run(tmp_path):
+    file = tmp_path / "evil.pt"
+    torch.save({"format": ensembles.FORMAT, "at": [1], "taken": [(1, Explodes())]}, file)
+    with pytest.raises(ValueError, match=r"evil\.pt: is damaged or holds more than tensors"):
+        lrlib.Snapshots.load(file)
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip file", pickle.dumps([1, 2])], ids=["empty", "text", "pickle"])
+def test_a_file_of_something_else_is_named(tmp_path, content):
+    file = tmp_path / "other.pt"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"other\.pt: is"):
+        lrlib.Snapshots.load(file)
+
+
+def test_a_truncated_file_is_named(tmp_path, snapshots):
+    file = tmp_path / "half.pt"
+    snapshots.save(file)
+    file.write_bytes(file.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"half\.pt: is damaged"):
+        lrlib.Snapshots.load(file)
+
+
+def test_a_flipped_byte_of_a_tensor_is_damage(tmp_path, snapshots):
+    file = tmp_path / "flipped.pt"
+    snapshots.save(file)
+    content = bytearray(file.read_bytes())
+    weights = snapshots[1]["1.weight"].numpy().tobytes()
+    content[content.index(weights) + 5] ^= 0x3F
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"flipped\.pt: is damaged"):
+        lrlib.Snapshots.load(file)
+
+
+STATE = {"w": torch.ones(2)}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"format": "other"}, "is not a file of snapshots"),
+        ({"at": [2, 1]}, "must be a strictly increasing"),
+        ({"taken": None}, "NoneType"),
+        ({"taken": [(1, STATE), (2, {"w": torch.ones(3)})]}, r"states\[1\]: w has shape \(3,\), must be \(2,\)"),
+        ({"taken": [(1, STATE), (2, {"v": torch.ones(2)})]}, r"states\[1\]: differs from states\[0\]"),
+        ({"taken": [(1, {"w": 1.0})]}, r"states\[0\]: w is a float, must be a tensor"),
+    ],
+    ids=["format", "steps", "nothing", "shapes", "names", "numbers"],
+)
+def test_a_file_that_does_not_hang_together_is_refused(tmp_path, change, message):
+    file = tmp_path / "wrong.pt"
+    torch.save({"format": ensembles.FORMAT, "at": [1, 2], "taken": [(1, STATE), (2, STATE)]} | change, file)
+    with pytest.raises(ValueError, match=r"wrong\.pt: .*" + message):
+        lrlib.Snapshots.load(file)
+
+
+def test_an_empty_ensemble_is_refused(tmp_path, data):
     with pytest.raises(ValueError, match="states: is empty"):
         lrlib.member_probabilities(seeded_model(), lrlib.Snapshots(at=[5]), data.x_test)
+    with pytest.raises(ValueError, match="snapshots: is empty"):
+        lrlib.Snapshots(at=[5]).save(tmp_path / "none.pt")
     with pytest.raises(ValueError, match="average: is empty"):
         _ = lrlib.WeightAverage(at=[5]).model
 
@@ -478,6 +562,15 @@ def test_a_model_that_cannot_be_copied_is_named(call):
     model = Locked(64, 10)
     with pytest.raises(ValueError, match="model: cannot be copied: holds a lock"):
         call(model, lrlib.copy_state(model))
+
+
+@pytest.mark.parametrize("taken", [[("a", None)], [(-1, None)], [(True, None)], [(1.5, None)], [(1, {})]], ids=str)
+def test_a_file_whose_steps_or_states_are_none_is_refused(tmp_path, taken):
+    state = {"w": torch.ones(1)}
+    content = [(step, state if given is None else given) for step, given in taken]
+    torch.save({"format": ensembles.FORMAT, "at": [1], "taken": content}, tmp_path / "s.pt")
+    with pytest.raises(ValueError, match="s.pt: .*must"):
+        lrlib.Snapshots.load(tmp_path / "s.pt")
 
 
 def test_statistics_stay_where_the_network_refuses_its_inputs(data):

@@ -18,7 +18,7 @@ from lrlib.run import Run
 from lrlib.schedules import Schedule
 from lrlib.spread import spread
 from lrlib.stack import Loss, Stack
-from lrlib.training import History, make_run, train
+from lrlib.training import History, evaluations, finished, make_run, train
 
 __all__ = ["GridResult", "train_grid"]
 
@@ -26,14 +26,14 @@ REPLICAS = 32  # in a stack on a CPU; larger ones gain nothing more,
 CACHE = 2**22  # unless the parameters of all are no more bytes than this
 MEMORY = 2**30  # bytes of activations and parameters of a stack on a CPU; on a GPU half of what is free
 WORTH_MEASURING = 2000  # replica-updates
-CURVES = ("lr", "loss")
-MEASURED = (*CURVES, "test_loss", "test_accuracy", "diverged_at", "eval_step")
+ROWS = ("lr", "loss", "test_loss", "test_accuracy", "diverged_at", "updates", "diverged_loss")  # of a History
 
 Cell = tuple[int, int]  # the number of a schedule, and a seed
+State = dict[str, torch.Tensor]  # of a model
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GridResult:
+class GridResult(History):
     """What :func:`train_grid` measured: a :class:`~lrlib.History` with an axis of K schedules and one of S seeds.
 
     Attributes:
@@ -44,36 +44,22 @@ class GridResult:
         eval_step: the numbers of updates after which the test set was evaluated, shape (E,); the last one is T.
         test_loss, test_accuracy: of these evaluations, shape (K, S, E). Of a diverged run they are NaN from then on,
             but for the last one, which is of the weights that it kept.
+        final_loss, accuracy: the last ones of these, shape (K, S).
         diverged_at: the step whose mini-batch loss was not finite and ended the run, shape (K, S); -1 for none.
+        diverged_loss: that loss, shape (K, S); NaN for none.
+        updates: the number of updates done, shape (K, S).
         way: "stack" or "loop", how the replicas were trained.
         why: the reason for the way, in a sentence.
         seconds: wall time of the call.
     """
 
-    names: tuple
-    seeds: tuple[int, ...]
-    lr: np.ndarray
-    loss: np.ndarray
-    eval_step: np.ndarray
-    test_loss: np.ndarray
-    test_accuracy: np.ndarray
-    diverged_at: np.ndarray
-    way: str
-    why: str
-    seconds: float
+    names: tuple = ()
+    seeds: tuple[int, ...] = ()
+    way: str = ""
+    why: str = ""
     states: dict = field(default_factory=dict)
 
-    @property
-    def final_loss(self) -> np.ndarray:
-        """Test loss at the end of every run, shape (K, S)."""
-        return self.test_loss[:, :, -1]
-
-    @property
-    def accuracy(self) -> np.ndarray:
-        """Test accuracy at the end of every run, in [0, 1], shape (K, S)."""
-        return self.test_accuracy[:, :, -1]
-
-    def state_dict(self, name, seed: int) -> dict[str, torch.Tensor]:
+    def state_dict(self, name, seed: int) -> State:
         """The final state of one replica, for ``model.load_state_dict``.
 
         Args:
@@ -88,7 +74,7 @@ class GridResult:
         return {key: value.clone() for key, value in self.states[name, seed].items()}
 
     def __repr__(self) -> str:
-        diverged = int((self.diverged_at >= 0).sum())
+        diverged = np.sum(np.array(self.diverged_at) >= 0)
         return (
             f"GridResult({len(self.names)} schedules x {len(self.seeds)} seeds, {self.loss.shape[2]} steps, "
             f"{diverged} diverged; {self.way})"
@@ -102,7 +88,8 @@ class _Job:
     make_model: Callable[[int], nn.Module]
     data: Dataset | Callable[[], Dataset]
     schedules: Sequence[Schedule | float]
-    options: dict  # of lrlib.train
+    eval_every: int | None
+    options: dict  # of a run
 
     def model(self, seed: int, device: torch.device) -> nn.Module:
         with runtime.seeded(seed):
@@ -183,19 +170,21 @@ def train_grid(
     if not isinstance(data, Dataset) and not callable(data):
         raise TypeError(f"data: is a {type(data).__name__}, must be a Dataset, or a function that returns one")
     here = data if isinstance(data, Dataset) else data()
-    options = {"steps": steps, "batch_size": batch_size, "optimizer": rule, "loss": loss, "eval_every": eval_every}
-    job = _Job(make_model, here, entries, options)
+    options = {"steps": steps, "batch_size": batch_size, "optimizer": rule, "loss": loss}
+    job = _Job(make_model, here, entries, eval_every, options)
     _refuse_early(job, here)
     shards = _cut(job, here, seeds)
     way, why = _choose(job, here, shards[0], len(names) * len(seeds), way)
     if not isinstance(data, Dataset) and joblib.effective_n_jobs(None) > 1:
         job = replace(job, data=data)
-    found = {cell: row for rows in spread(lambda shard: _run(job, shard, way), shards) for cell, row in rows.items()}
-    cells = [[found[k, seed] for seed in seeds] for k in range(len(names))]
-    values = {name: np.array([[cell[name] for cell in row] for row in cells]) for name in MEASURED}
-    states = {(names[k], seed): row["state"] for (k, seed), row in found.items()}
-    eval_step, seconds = values.pop("eval_step")[0, 0], time.perf_counter() - started
-    return GridResult(names, seeds, **values, eval_step=eval_step, way=way, why=why, seconds=seconds, states=states)
+    trained = [one for some in spread(lambda shard: _run(job, shard, way), shards) for one in some]
+    place = {cell: n for n, cell in enumerate(cell for shard in shards for cell in shard)}
+    order = np.array([[place[k, seed] for seed in seeds] for k in range(len(names))])
+    rows = {name: np.concatenate([getattr(history, name) for history, _ in trained])[order] for name in ROWS}
+    rows |= {"eval_step": trained[0][0].eval_step, "update_ratio": None, "seconds": time.perf_counter() - started}
+    ends = [state for _, states in trained for state in states]
+    states = {(names[k], seed): ends[n] for (k, seed), n in place.items()}
+    return GridResult(**rows, names=names, seeds=seeds, way=way, why=why, states=states)
 
 
 def _named(schedules) -> tuple[tuple, list[Schedule | float]]:
@@ -225,79 +214,55 @@ def _distinct(seeds) -> tuple[int, ...]:
 
 
 def _refuse_early(job: _Job, data: Dataset) -> None:
-    """Let :func:`lrlib.train` refuse every schedule that it would refuse later, before anything is trained."""
-    options = {name: value for name, value in job.options.items() if name != "eval_every"}
+    """Refuse every schedule that would be refused later, before anything is trained."""
     for schedule in job.schedules:
-        make_run(nn.Linear(1, 1), (data.x_train, data.y_train), schedule, **options, seed=0, callbacks=[])
+        make_run(nn.Linear(1, 1), (data.x_train, data.y_train), schedule, **job.options, seed=0, callbacks=[])
 
 
-def _run(job: _Job, shard: Sequence[Cell], way: str) -> dict[Cell, dict]:
-    """Train the cells of a shard: what was measured, and the final states on the CPU."""
+def _run(job: _Job, shard: Sequence[Cell], way: str) -> list[tuple[History, list[State]]]:
+    """Train the cells of a shard, all at once or one after the other."""
     data = job.data if isinstance(job.data, Dataset) else job.data()
-    models = {seed: job.model(seed, data.x_train.device) for _, seed in shard}
-    if way == "loop":
-        rows = {}
-        for k, seed in shard:
-            model = job.model(seed, data.x_train.device)
-            history = train(model, data, job.schedules[k], seed=seed, **job.options)
-            rows[k, seed] = _padded(history, job) | {"state": _on_cpu(model)}
-        return rows
-    stack = Stack([models[seed] for _, seed in shard])
-    schedules, seeds = [job.schedules[k] for k, _ in shard], [seed for _, seed in shard]
-    history = train(stack, data, schedules, seed=seeds, **job.options)
-    rows = {}
-    for r, (k, seed) in enumerate(shard):
-        models[seed].load_state_dict(stack.replica(r), strict=False)  # tied parameters are in the stack once
-        rows[k, seed] = {name: getattr(history, name)[r] for name in MEASURED[:-1]}
-        rows[k, seed] |= {"eval_step": history.eval_step, "state": _on_cpu(models[seed])}
-    return rows
+    return [_train(job, data, cells, way) for cells in ([shard] if way == "stack" else [[cell] for cell in shard])]
 
 
-def _padded(history: History, job: _Job) -> dict:
-    """A single run in the form of a stack's row: NaN after its end, but for the last evaluation."""
-    steps, every = job.options["steps"], job.options["eval_every"]
-    planned = np.array([*(range(0, steps, every) if every else ()), steps])
-    row: dict = {"eval_step": planned, "diverged_at": -1 if history.diverged_at is None else history.diverged_at}
-    for name in MEASURED[:4]:
-        values, length = getattr(history, name), steps if name in CURVES else len(planned)
-        row[name] = np.pad(values.astype(float), (0, length - len(values)), constant_values=np.nan)
-    last = len(history.eval_step) - 1
-    for name in MEASURED[2:4]:
-        if history.eval_step[last] != planned[last]:
-            row[name][last] = np.nan
-        row[name][-1] = getattr(history, name)[-1]
-    return row
-
-
-def _on_cpu(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+def _train(job: _Job, data: Dataset, cells: Sequence[Cell], way: str) -> tuple[History, list[State]]:
+    """Train a stack of cells, or one: what was measured, a row for each, and the final states on the CPU."""
+    schedules, seeds = [job.schedules[k] for k, _ in cells], [seed for _, seed in cells]
+    made = {seed: job.model(seed, data.x_train.device) for seed in seeds}
+    models = [made[seed] for seed in seeds]
+    model = Stack(models) if way == "stack" else models[0]
+    tests = evaluations([data], job.options["steps"], job.eval_every, job.options["loss"])
+    run = make_run(model, data, schedules, **job.options, seed=seeds, callbacks=[tests])
+    history, states = finished(run, tests), []
+    for r, one in enumerate(models):
+        if isinstance(model, Stack):
+            one.load_state_dict(model.replica(r), strict=False)  # tied parameters are in the stack once
+        states.append({name: tensor.detach().cpu().clone() for name, tensor in one.state_dict().items()})
+    return history, states
 
 
 def _cut(job: _Job, data: Dataset, seeds: Sequence[int]) -> list[list[Cell]]:
     """Shards: all schedules of a few seeds, or some schedules of one seed where these do not fit."""
     count, most = len(job.schedules), _fitting(job, data)
-    if count > most:
-        parts = np.array_split(np.arange(count), -(-count // most))
-        return [[(k, seed) for k in part.tolist()] for seed in seeds for part in parts]
-    parts = np.array_split(np.array(seeds), -(-len(seeds) // (most // count)))
-    return [[(k, seed) for seed in part.tolist() for k in range(count)] for part in parts]
+    parts = np.array_split(np.arange(count), -(-count // most))
+    groups = np.array_split(np.array(seeds), -(-len(seeds) // max(1, most // count)))
+    return [[(k, seed) for seed in group.tolist() for k in part.tolist()] for group in groups for part in parts]
 
 
 def _fitting(job: _Job, data: Dataset) -> int:
     """How many replicas may be in a stack: as many as fit into memory, by the tensors that one forward pass keeps."""
-    device, kept = data.x_train.device, 0
+    device, kept = data.x_train.device, []
     model, size = job.model(0, device), job.options["batch_size"]
 
-    def count(tensor):
-        nonlocal kept
-        kept += tensor.numel() * tensor.element_size()
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel() * tensor.element_size())
         return tensor
 
     with runtime.seeded(0), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         job.options["loss"](model(data.x_train[:size]), data.y_train[:size])
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     memory = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else MEMORY
-    fits = max(1, memory // (kept + 6 * weights))
+    fits = max(1, memory // (sum(kept) + 6 * weights))
     return fits if device.type == "cuda" else min(fits, max(REPLICAS, CACHE // weights))
 
 
@@ -332,6 +297,5 @@ def _seconds(job: _Job, data: Dataset, shard: Sequence[Cell], way: str) -> float
         stamps.append(time.perf_counter())
 
     few = 4 if way == "stack" and data.x_train.device.type == "cpu" else 13
-    options = job.options | {"steps": few, "eval_every": None}
-    train(model, (data.x_train, data.y_train), 0.0, seed=0, callbacks=[stamp], **options)
+    train(model, (data.x_train, data.y_train), 0.0, callbacks=[stamp], **(job.options | {"steps": few}))
     return float(np.diff(stamps).min()) / len(models)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -128,25 +128,29 @@ def train(
     started = time.perf_counter()
     steps = _check.integer("steps", steps, 1)
     batch_size = _check.integer("batch_size", batch_size, 1)
-    every = steps + 1 if eval_every is None else _check.integer("eval_every", eval_every, 1)
     sets = [data] if isinstance(data, Dataset) else list(data) if isinstance(model, Stack) else []
-    tests, ratios = None, UpdateRatios() if track_updates else None
-    if sets and all(isinstance(some, Dataset) for some in sets):
-        if any(some.x_test is not sets[0].x_test or some.y_test is not sets[0].y_test for some in sets):
-            raise ValueError("data: have different test sets, must share one; pass pairs (x_train, y_train) otherwise")
-        at = range(0 if eval_every else every, max(steps, every + 1), every)
-        tests = Evaluate(sets[0].x_test, sets[0].y_test, at=at, loss=loss)
+    tests, ratios = evaluations(sets, steps, eval_every, loss), UpdateRatios() if track_updates else None
     watching = [callback for callback in (ratios, *callbacks, tests) if callback is not None]
     options = {"steps": steps, "batch_size": batch_size, "loss": loss, "seed": seed, "callbacks": watching}
     run = make_run(model, data, schedule, optimizer, **options)
-    with runtime.seeded(run.seeds[0]):
-        if resume is not None:
-            run.load_state_dict(resume)
-        run.go()
-        if tests is not None:
-            tests.again(run)
-    model.train()
-    return _history(run, tests, None if ratios is None else ratios.whole, started)
+    history = finished(run, tests, resume)
+    update_ratio, seconds = None if ratios is None else ratios.whole, time.perf_counter() - started
+    history = replace(history, update_ratio=update_ratio, seconds=seconds)
+    return history if isinstance(model, Stack) else _of_one(history)
+
+
+def evaluations(sets: Sequence, steps: int, eval_every: int | None, loss: Loss) -> Evaluate | None:
+    """What evaluates the test set that data sets share, as :func:`train` plans it; None where there is none.
+
+    The last evaluation is not in the plan, as it is made where the run has ended.
+    """
+    every = None if eval_every is None else _check.integer("eval_every", eval_every, 1)
+    if not sets or not all(isinstance(some, Dataset) for some in sets):
+        return None
+    x, y = sets[0].x_test, sets[0].y_test
+    if any(some.x_test is not x or some.y_test is not y for some in sets):
+        raise ValueError("data: have different test sets, must share one; pass pairs (x_train, y_train) otherwise")
+    return Evaluate(x, y, at=range(0, steps, every) if every else [steps + 1], loss=loss)
 
 
 def make_run(model: nn.Module, data, schedule, optimizer: Rule | torch.optim.Optimizer | None, **options) -> Run:
@@ -160,32 +164,46 @@ def make_run(model: nn.Module, data, schedule, optimizer: Rule | torch.optim.Opt
     return RuleRun(model, data, schedule, rule, **options)
 
 
-def _history(run: Run, tests: Evaluate | None, ratios: np.ndarray | None, started: float) -> History:
-    """What is left of a run, as arrays; of one network cut off where it ended."""
+def finished(run: Run, tests: Evaluate | None, resume: dict | None = None) -> History:
+    """Make a run: what it left, as arrays with a row for each replica, one for a network, NaN where it had ended."""
+    started = time.perf_counter()
+    with runtime.seeded(run.seeds[0]):
+        if resume is not None:
+            run.load_state_dict(resume)
+        run.go()
+        if tests is not None:
+            tests.again(run)
+    run.model.train()
     diverged, updates = run.diverged_at.cpu().numpy(), run.updates()
-    losses, rates = run.loss.cpu().numpy().T.copy(), run.rates.cpu().numpy()
-    found = np.array([losses[r, k] if k >= 0 else np.nan for r, k in enumerate(diverged)])
+    losses, rates = run.loss.cpu().numpy().T, run.rates.cpu().numpy().T
     after = np.arange(run.steps) >= updates[:, None]
-    losses[after] = np.nan
+    found = np.where(diverged < 0, np.nan, losses[np.arange(run.size), diverged])
     planned, test = np.array([], dtype=int), np.empty((2, run.size, 0))
     if tests is not None:
-        planned, test = np.array(tests.steps), np.stack([tests.loss, tests.accuracy]).reshape(2, run.size, -1)
-    if isinstance(run.model, Stack):
-        if tests is not None:
-            planned, test = _as_planned(tests, test, np.where(diverged < 0, run.steps, diverged), run.steps)
-        rates = np.where(after, np.nan, rates.T)
-        seconds = time.perf_counter() - started
-        return History(rates, losses, ratios, planned, test[0], test[1], diverged, updates, seconds, found)
-    u, seconds = int(updates[0]), time.perf_counter() - started
-    rates = rates[:u, 0] if rates.shape[1] == 1 else rates[:u]
-    at, value = (int(diverged[0]), float(found[0])) if diverged[0] >= 0 else (None, None)
-    return History(rates, losses[0, :u], ratios, planned, test[0, 0], test[1, 0], at, u, seconds, value)
+        planned = np.array([*(step for step in sorted(tests.at or ()) if step < run.steps), run.steps])
+        measured = np.stack([tests.loss, tests.accuracy]).reshape(2, run.size, -1)
+        test = np.full((2, run.size, len(planned)), np.nan)
+        test[:, :, np.isin(planned, tests.steps)] = measured[:, :, np.isin(tests.steps, planned)]
+        test[:, planned > np.where(diverged < 0, run.steps, diverged)[:, None]] = np.nan
+        test[:, :, -1] = measured[:, :, -1]  # of the weights that the run left
+    rates, losses = (np.where(after, np.nan, values) for values in (rates, losses))
+    seconds = time.perf_counter() - started
+    return History(rates, losses, None, planned, test[0], test[1], diverged, updates, seconds, found)
 
 
-def _as_planned(tests: Evaluate, test: np.ndarray, ended: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """All evaluations planned, NaN where a replica had ended before, but for the last one, of what it left."""
-    planned = np.array([*(step for step in sorted(tests.at or ()) if step < steps), steps])
-    values = np.full((2, len(ended), len(planned)), np.nan)
-    values[:, :, : test.shape[2] - 1], values[:, :, -1] = test[:, :, :-1], test[:, :, -1]
-    values[:, :, :-1][:, planned[:-1] > ended[:, None]] = np.nan
-    return planned, values
+def _of_one(rows: History) -> History:
+    """The history of one network, cut off where it ended, from its row."""
+    u, at, found = (np.array(of).item() for of in (rows.updates, rows.diverged_at, rows.diverged_loss))
+    rates, done = rows.lr[:, :u], rows.eval_step < u
+    done[-1:] = True
+    return replace(
+        rows,
+        lr=rates[0] if len(rates) == 1 else rates.T,
+        loss=rows.loss[0, :u],
+        eval_step=rows.eval_step[done].clip(max=u),
+        test_loss=rows.test_loss[0, done],
+        test_accuracy=rows.test_accuracy[0, done],
+        updates=u,
+        diverged_at=None if at < 0 else at,
+        diverged_loss=None if at < 0 else found,
+    )

@@ -929,14 +929,16 @@ def test_a_grid_refuses_sizes_before_it_trains():
             )
 
 
-def test_a_loop_and_a_stack_keep_the_evaluation_at_which_a_run_diverged():
+@pytest.mark.parametrize("seeds", [[0], [0, 1]], ids=str)
+def test_a_loop_and_a_stack_keep_the_evaluation_at_which_a_run_diverged(seeds):
     x_train = DATA.x_train.clone()
     x_train[:6] = torch.nan
     data = dataclasses.replace(DATA, x_train=x_train)
     stack, loop = (
-        lrlib.train_grid(lambda seed: lrlib.mlp(64, 4, 10), data, [0.1], [0, 1], steps=9, eval_every=1, way=way)
+        lrlib.train_grid(lambda seed: lrlib.mlp(64, 4, 10), data, [0.1], seeds, steps=9, eval_every=1, way=way)
         for way in ("stack", "loop")
     )
     assert (stack.diverged_at == loop.diverged_at).all() and (stack.diverged_at > 0).all()
-    ended = [grid.test_loss[0, [0, 1], grid.diverged_at[0]] for grid in (stack, loop)]
+    assert (stack.updates == loop.updates).all() and np.isnan([stack.diverged_loss, loop.diverged_loss]).all()
+    ended = [grid.test_loss[0, range(len(seeds)), grid.diverged_at[0]] for grid in (stack, loop)]
     assert np.isfinite(ended).all() and (np.isnan(stack.test_loss) == np.isnan(loop.test_loss)).all()

@@ -1,7 +1,7 @@
 """What an update rule is; any rule as a `torch.optim.Optimizer`, and any `torch.optim.Optimizer` as a rule."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -18,19 +18,22 @@ LossAt = Callable[[list[torch.Tensor]], torch.Tensor]
 Values = dict[str, Any]  # of a rule's settings, "lr" and "t" at one update
 
 
+@dataclass
 class Now:
     """What holds at one update.
 
     Attributes:
         t: the number of this update, counted from one: an int, or a tensor while a graph is captured.
+        settings: the rate "lr" and the rule's settings, numbers or one for each replica, (R,).
         loss_at: from a list of parameters (R, ...) to their losses on the same batch, (R,), without gradients.
         applied: a rule that sets its own rate writes it here, (R,).
     """
 
-    def __init__(self, t: int | torch.Tensor, settings: dict[str, Any], loss_at: LossAt | None = None):
-        self.t, self.settings, self.loss_at = t, settings, loss_at
-        self.applied: torch.Tensor | None = None
-        self._shaped: dict[tuple, Values] = {}
+    t: int | torch.Tensor
+    settings: dict[str, Any]
+    loss_at: LossAt | None = None
+    applied: torch.Tensor | None = None
+    _shaped: dict[tuple, Values] = field(default_factory=dict)
 
     def like(self, p: torch.Tensor) -> Values:
         """The rate "lr", "t" and the rule's settings, in a shape and type that multiply a parameter (R, ...)."""

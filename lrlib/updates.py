@@ -44,13 +44,10 @@ class RuleRun(Run):
         self.rates[self.step :, chosen] *= factor
 
     def method_state(self):
-        return {"state": self.state}
-
-    def same_method(self, state):
-        return super().same_method(state) and [*map(set, state["state"])] == [*map(set, self.state)]
+        return self.state
 
     def load_method_state(self, state):
-        for mine, saved in zip(self.state, state["state"], strict=True):
+        for mine, saved in zip(self.state, state, strict=True):
             for name, tensor in saved.items():
                 mine[name].copy_(tensor)
 
@@ -60,9 +57,7 @@ class RuleRun(Run):
         values = self.losses(x, y)
         total = values.sum()
         gradients = torch.autograd.grad(total, self._params, allow_unused=True)
-        used = [
-            i for i, g in enumerate(gradients) if g is not None
-        ]  # the others rest, state and all, as in torch.optim
+        used = [i for i, g in enumerate(gradients) if g is not None]  # the others rest, as in torch.optim
         weights = [self.weights[i] for i in used]
         given = [gradients[i].to_dense().view_as(weight) for i, weight in zip(used, weights, strict=True)]
         values = values.detach()
@@ -154,10 +149,10 @@ class OptimizerRun(Run):
             group["lr"] *= factor
 
     def method_state(self):
-        return {"optimizer": self.optimizer.state_dict()}
+        return [self.optimizer.state_dict()]
 
-    def load_method_state(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(cloned(state["optimizer"]))
+    def load_method_state(self, state: list[dict[str, Any]]) -> None:
+        self.optimizer.load_state_dict(cloned(state[0]))
 
     def _apply_rates(self, k: int) -> None:
         """Give each group its rate of update k, or log the one that it has; one that has joined follows the first."""

@@ -14,10 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from lrlib import _check, runtime
-from lrlib.landscape import scalar
 from lrlib.minibatches import check_data
 from lrlib.planes import trainable
-from lrlib.stack import Loss, Stack
+from lrlib.stack import Loss, Stack, scalar
 
 __all__ = ["NoiseScale", "gradient_noise_scale", "CriticalBatch", "critical_batch_size", "noisy_descent"]
 

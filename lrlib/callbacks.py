@@ -60,23 +60,18 @@ def evaluate(
     batch_size = _check.integer("batch_size", batch_size, 1)
     check_data(x, y)
     check_statistics(model, len(x), batch_size)
-    size = model.size if isinstance(model, Stack) else 1
-    totals = torch.zeros(2, size, dtype=torch.float64, device=x.device)
+    stack = model if isinstance(model, Stack) else None
+    totals = torch.zeros(2, stack.size if stack else 1, dtype=torch.float64, device=x.device)
     with runtime.modes_kept(model):
         model.eval()
         for xs, ys in zip(x.split(batch_size), y.split(batch_size), strict=True):
-            if isinstance(model, Stack):
-                outputs = wide(model(xs[None]))
-                _check.loss_of_logits("loss", loss, outputs[0], y, ys)
-                values = model.loss_of(outputs, ys[None], loss)
-            else:
-                outputs = wide(model(xs))[None]
-                _check.loss_of_logits("loss", loss, outputs[0], y, ys)
-                values = loss(outputs[0], ys).reshape(1)
+            outputs = wide(model(xs[None]) if stack else model(xs)[None])
+            _check.loss_of_logits("loss", loss, outputs[0], y, ys)
+            values = stack.loss_of(outputs, ys[None], loss) if stack else loss(outputs[0], ys).reshape(1)
             totals[0] += values.double() * len(xs)
             totals[1] += _right(outputs, ys)
     losses, accuracies = (totals / len(x)).cpu().numpy()
-    return (losses, accuracies) if isinstance(model, Stack) else (float(losses[0]), float(accuracies[0]))
+    return (losses, accuracies) if stack else (float(losses[0]), float(accuracies[0]))
 
 
 def _right(outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor | float:
@@ -342,13 +337,12 @@ class UpdateRatios(Callback):
     """
 
     needs_moves = True
-    remembers = ("names", "_rows", "_whole")
+    remembers = ("names", "_rows")
 
     def __init__(self, every: int = 1):
         super().__init__(every=every)
         self.names: list[str] = []
-        self._rows: list[torch.Tensor] = []
-        self._whole: list[torch.Tensor] = []
+        self._rows: list[torch.Tensor] = []  # of L parameters and of all as one vector, each (L + 1, R)
 
     def due(self, step: int) -> bool:
         return step > 0 and (step - 1) % (self.every or 1) == 0
@@ -357,24 +351,24 @@ class UpdateRatios(Callback):
         self.names = run.names
         moved = torch.stack([_length(move) for move in run.moves])
         before = torch.stack([_length(p + m) for p, m in zip(run.weights, run.moves, strict=True)])
+        moved, before = (torch.cat([part, part.norm(dim=0, keepdim=True)]) for part in (moved, before))
         self._rows.append(moved / before)
-        self._whole.append(moved.norm(dim=0) / before.norm(dim=0))
 
-    @property
-    def ratios(self) -> np.ndarray:
-        """The ratios of the logged updates, shape (U, L), or (U, R, L) of a stack."""
+    def _table(self) -> np.ndarray:
         if not self._rows:
-            return np.empty((0, len(self.names)))
+            return np.empty((0, len(self.names) + 1))
         values = torch.stack(self._rows).double().cpu().numpy().swapaxes(1, 2)
         return values[:, 0] if values.shape[1] == 1 else values
 
     @property
+    def ratios(self) -> np.ndarray:
+        """The ratios of the logged updates, shape (U, L), or (U, R, L) of a stack."""
+        return self._table()[..., :-1]
+
+    @property
     def whole(self) -> np.ndarray:
         """The same of all parameters as one vector, shape (U,), or (U, R)."""
-        if not self._whole:
-            return np.empty(0)
-        values = torch.stack(self._whole).double().cpu().numpy()
-        return values[:, 0] if values.shape[1] == 1 else values
+        return self._table()[..., -1]
 
 
 def _length(p: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ from lrlib.architecture import called
 from lrlib.ensembles import refresh_batchnorm
 from lrlib.minibatches import check_data
 from lrlib.planes import Projection, parameter_vector, pieces, placed, trainable
-from lrlib.stack import Loss, check_statistics, wide
+from lrlib.stack import Loss, check_statistics, scalar, wide
 
 __all__ = [
     "Line", "Plane", "loss_line", "loss_between", "loss_plane", "plane_curvature", "negative_curvature", "draw_plane",
@@ -55,14 +55,6 @@ class Plane:
     b: np.ndarray
     loss: np.ndarray
     method: str
-
-
-def scalar(value: torch.Tensor) -> torch.Tensor:
-    """A loss's value, checked, of shape ()."""
-    if not isinstance(value, torch.Tensor) or value.numel() != 1:
-        got = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
-        raise ValueError(f"loss: returned {got}, must return a scalar tensor, the mean over the examples")
-    return value.reshape(())
 
 
 def _cross_entropy(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

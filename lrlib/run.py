@@ -14,7 +14,7 @@ from lrlib.callbacks import Callback, Periodic
 from lrlib.data import Dataset
 from lrlib.minibatches import Data, Loader, MiniBatches
 from lrlib.rehearsal import shortened
-from lrlib.stack import Loss, Stack
+from lrlib.stack import Loss, Stack, scalar
 
 __all__ = ["Run"]
 
@@ -87,9 +87,8 @@ class Run(ABC):
         self.diverged_at = torch.full((self.size,), -1, device=device)
         self._stopped_at = torch.full((self.size,), steps, device=device)
         self._calm = True  # all replicas are active, as far as the host knows
-        self._resumed = False
-        self._called = 0  # at this step, of the callbacks that remember anything
         self.callbacks = [c if isinstance(c, Callback) else Periodic(c, every=1) for c in callbacks]
+        self._to_call: Sequence[Callback] = self.callbacks  # at this step
         for callback in self.callbacks:
             callback.start(self)
 
@@ -115,15 +114,11 @@ class Run(ABC):
         """Put these weights into the model, at the end."""
 
     @abstractmethod
-    def method_state(self) -> dict[str, Any]:
-        """What the method remembers, for :meth:`state_dict`."""
-
-    def same_method(self, state: dict[str, Any]) -> bool:
-        """Whether a state holds what :meth:`method_state` of this method returns."""
-        return set(self.method_state()) <= set(state)
+    def method_state(self) -> list[dict[str, Any]]:
+        """What the method remembers, for :meth:`state_dict`; another method does so by other names."""
 
     @abstractmethod
-    def load_method_state(self, state: dict[str, Any]) -> None:
+    def load_method_state(self, state: list[dict[str, Any]]) -> None:
         """Go on from what :meth:`method_state` returned."""
 
     def stop(self, replicas: Sequence[int] | None = None) -> None:
@@ -151,11 +146,17 @@ class Run(ABC):
         if isinstance(self._batches, Loader):
             raise ValueError("data: must be tensors or a Dataset for a run that goes on; the place in a loader is lost")
         cuda = torch.cuda.get_rng_state_all() if self.active.is_cuda else []
-        state = {"step": self.step, "tensors": self._tensors(), "random": [torch.get_rng_state(), *cuda]}
-        state["called"] = self._called
-        state["trained"] = [p.requires_grad for p in self.model.parameters()]
-        state["callbacks"] = [[type(c).__name__, c.state_dict()] for c in self.callbacks if c.remembers]
-        return cloned(state | self.method_state())
+        return cloned(
+            {
+                "step": self.step,
+                "tensors": self._tensors(),
+                "trained": [p.requires_grad for p in self.model.parameters()],
+                "random": [torch.get_rng_state(), *cuda],
+                "method": self.method_state(),
+                "callbacks": [[type(c).__name__, c.state_dict()] for c in self.callbacks if c.remembers],
+                "to_call": sum(bool(c.remembers) for c in self._to_call),
+            }
+        )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned.
@@ -164,21 +165,20 @@ class Run(ABC):
             ValueError: it is of a run of another model, method, length or number of replicas, or with other callbacks;
                 nothing has changed then.
         """
-        if not isinstance(state, dict) or not {"step", "tensors", "random", "trained", "callbacks"} <= set(state):
+        if not isinstance(state, dict) or "to_call" not in state:
             raise ValueError(f"resume: is a {type(state).__name__}, must be what Run.state_dict returned")
-        watching = self._watching()
-        if [type(callback).__name__ for callback in watching] != [name for name, _ in state["callbacks"]]:
-            names = [name for name, _ in state["callbacks"]]
+        watching, names = [c for c in self.callbacks if c.remembers], [name for name, _ in state["callbacks"]]
+        if [type(callback).__name__ for callback in watching] != names:
             raise ValueError(f"resume: is of a run with the callbacks {names}, must be with the same")
-        if not self.same_method(state):
+        if [*map(set, state["method"])] != [*map(set, self.method_state())]:
             raise ValueError("resume: is of a run by another method, must be by the same")
         if [t.shape for t in self._tensors()] != [t.shape for t in state["tensors"]]:
             raise ValueError("resume: is of another model, length or number of replicas, must be of the same run")
         for mine, saved in zip(self._tensors(), state["tensors"], strict=True):
             mine.copy_(saved)
         self.step, self._calm = state["step"], bool(self.active.all())
-        self._resumed, self._called = True, state["called"]
-        self.load_method_state(state)
+        self._to_call = watching[len(watching) - state["to_call"] :]
+        self.load_method_state(state["method"])
         for parameter, trained in zip(self.model.parameters(), state["trained"], strict=True):
             parameter.requires_grad_(trained)
         for callback, (_, memory) in zip(watching, state["callbacks"], strict=True):
@@ -190,7 +190,9 @@ class Run(ABC):
     def losses(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """The losses (R,) of a batch (G, B, ...)."""
         try:
-            return self._losses(x, y)
+            if isinstance(self.model, Stack):
+                return self.model.losses(x, y, self._loss)
+            value = scalar(self._loss(self.model(x[0]), y[0]))
         except ValueError as error:
             if x.shape[1] > 1 or "more than 1 value per channel" not in str(error):
                 raise
@@ -198,17 +200,9 @@ class Run(ABC):
                 "data: gave a batch of one example, of which BatchNorm has no variance; must give larger ones, "
                 "by batch_size, or drop_last=True of a loader"
             ) from error
-
-    def _losses(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        if isinstance(self.model, Stack):
-            return self.model.losses(x, y, self._loss)
-        value = self._loss(self.model(x[0]), y[0])
-        if not isinstance(value, torch.Tensor) or value.numel() != 1:
-            found = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
-            raise ValueError(f"loss: returned {found}, must return a scalar tensor, the mean over examples")
         if torch.is_grad_enabled() and not value.requires_grad:
             raise ValueError("loss: its value has no gradient, must depend on the model's trainable parameters")
-        return value.reshape(1)
+        return value[None]
 
     def ahead(self) -> torch.Tensor:
         """The losses (R,) of the mini-batch to come, at the present weights; a loader's is spent by that."""
@@ -219,18 +213,14 @@ class Run(ABC):
     def go(self) -> None:
         """All updates from the present step on, with the callbacks."""
         self.model.train()
-        if self._resumed:
-            self._call(self._watching()[self._called :], self._called)
-        elif self.step == 0:
-            self._call(self.callbacks)
+        self._call(self._to_call)
         update = shortened(self.updater(), self.active.device)
         for k in range(self.step, self.steps):
             self._batches.seek(k)
             update(k)
             self.step = k + 1
-            if self._nothing_left():
-                break
-            self._call(self.callbacks)
+            if not self._nothing_left():
+                self._call(self.callbacks)
             if self._nothing_left():
                 break
         if self.size == 1:
@@ -244,17 +234,15 @@ class Run(ABC):
         ask = not self._calm and (self.active.device.type == "cpu" or self.step % LOOK == 0)
         return ask and not self.active.any()
 
-    def _watching(self) -> list[Callback]:
-        return [callback for callback in self.callbacks if callback.remembers]
-
-    def _call(self, callbacks: Sequence[Callback], called: int = 0) -> None:
-        due, self._called = [callback.due(self.step) for callback in callbacks], called
+    def _call(self, callbacks: Sequence[Callback]) -> None:
+        due = [callback.due(self.step) for callback in callbacks]
         with self.shown() if any(due) else contextlib.nullcontext():
-            for callback, now in zip(callbacks, due, strict=True):
+            for n, now in enumerate(due):
+                self._to_call = callbacks[n:]
                 if now:
-                    callback(self)
+                    callbacks[n](self)
                     self.model.train()
-                self._called += bool(callback.remembers)
+        self._to_call = []
 
 
 def each(name: str, value: Any, size: int) -> list:

@@ -32,6 +32,14 @@ def wide(outputs: torch.Tensor) -> torch.Tensor:
     return outputs.float() if half else outputs
 
 
+def scalar(value: torch.Tensor) -> torch.Tensor:
+    """A loss's value, checked, of shape ()."""
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        found = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
+        raise ValueError(f"loss: returned {found}, must return a scalar tensor, the mean over the examples")
+    return value.reshape(())
+
+
 class Stack(nn.Module):
     """R replicas of one architecture as one module, each parameter and buffer stacked along a first axis of R.
 

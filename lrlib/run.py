@@ -152,6 +152,7 @@ class Run(ABC):
                 "tensors": self._tensors(),
                 "trained": [p.requires_grad for p in self.model.parameters()],
                 "random": [torch.get_rng_state(), *cuda],
+                "last": [self.gradients, self.moves],
                 "method": self.method_state(),
                 "callbacks": [[type(c).__name__, c.state_dict()] for c in self.callbacks if c.remembers],
                 "to_call": sum(bool(c.remembers) for c in self._to_call),
@@ -178,6 +179,7 @@ class Run(ABC):
             mine.copy_(saved)
         self.step, self._calm = state["step"], bool(self.active.all())
         self._to_call = watching[len(watching) - state["to_call"] :]
+        self.gradients, self.moves = cloned(state["last"], self.active.device)
         self.load_method_state(state["method"])
         for parameter, trained in zip(self.model.parameters(), state["trained"], strict=True):
             parameter.requires_grad_(trained)

@@ -659,6 +659,14 @@ def test_a_resumed_run_has_what_its_callbacks_remember():
         assert whole[2][0].cuts == again[2][0].cuts != []
 
 
+@pytest.mark.parametrize("method", ["rule", "torch"])
+def test_a_callback_that_comes_after_the_one_that_saved_sees_the_moves_of_the_last_update(method):
+    make = {"make_optimizer": lambda model: torch.optim.SGD(model.parameters(), lr=0.1)} if method == "torch" else {}
+    whole, again = resumed(lambda: lrlib_mlp(0), lambda: [lrlib.UpdateRatios(every=3)], schedule=0.1, **make)
+    np.testing.assert_array_equal(whole[2][0].ratios, again[2][0].ratios)
+    assert len(again[2][0].ratios) == 14  # one of them at the thirteenth update, where it was saved
+
+
 def test_a_resumed_run_has_rebound_buffers_and_unfrozen_layers():
     def model():
         net = nn.Sequential(Rebinding(), nn.Linear(10, 10))

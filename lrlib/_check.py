@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import pairwise
 from numbers import Integral, Real
 
 import torch
@@ -51,32 +52,25 @@ def below_one(name: str, value) -> float:
     return _number(name, value, "in [0, 1)", lambda number: 0 <= number < 1)
 
 
-def _is_integer(value) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
 def integer(name: str, value, minimum: int, maximum: int | None = None) -> int:
     allowed = f"an integer >= {minimum}" + ("" if maximum is None else f" and <= {maximum}")
-    if not _is_integer(value):
+    if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"{name}={value!r}: must be {allowed}")
-    _require(minimum <= value and (maximum is None or value <= maximum), name, value, allowed)
-    _require(value < FLOATS, name, value, "an integer < 2**1023")
-    return int(value)
+    number = int(value)
+    _require(minimum <= number and (maximum is None or number <= maximum), name, value, allowed)
+    _require(number < FLOATS, name, value, "an integer < 2**1023")
+    return number
 
 
 def increasing(name: str, values, minimum: int) -> list[int]:
     """Integers, strictly increasing, the first at least `minimum`."""
     allowed = f"a strictly increasing sequence of integers >= {minimum}"
     try:
-        items = list(values)
-    except TypeError:
-        raise TypeError(f"{name}={values!r}: must be {allowed}") from None
-    if not all(map(_is_integer, items)):
-        raise TypeError(f"{name}={values!r}: must be {allowed}")
-    ordered = all(a < b for a, b in zip(items, items[1:], strict=False))
-    _require(bool(items) and items[0] >= minimum and ordered, name, values, allowed)
-    _require(items[-1] < FLOATS, name, values, "integers < 2**1023")
-    return [int(item) for item in items]
+        items = [integer(name, value, minimum) for value in values]
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}={values!r}: must be {allowed}") from None
+    _require(bool(items) and all(a < b for a, b in pairwise(items)), name, values, allowed)
+    return items
 
 
 def choice(name: str, value, options: Collection):

@@ -143,8 +143,7 @@ def gradient_noise_scale(
         with runtime.buffers_kept(model):
             value = stack.losses(x[rows][None], y[rows][None], loss).sum() if stack else loss(model(x[rows]), y[rows])
         found = torch.autograd.grad(scalar(value), parameters, materialize_grads=True)
-        dense = [g if g.layout is torch.strided else g.to_dense() for g in found]
-        return torch.cat([g.reshape(size, -1) for g in dense], 1).detach().double()
+        return torch.cat([g.to_dense().reshape(size, -1) for g in found], 1).detach().double()
 
     generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0))
     squares = np.empty((2, size, draws))

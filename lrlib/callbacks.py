@@ -205,13 +205,6 @@ class Evaluate(Callback):
         found = evaluate(run.model, self._x, self._y, self._loss)
         self._found.append([np.asarray(values).tolist() for values in found])
 
-    def again(self, run: "Run") -> None:
-        """Measure, in the place of the last evaluation where there was one at this step."""
-        if self.steps and self.steps[-1] == run.step:
-            self.steps.pop()
-            self._found.pop()
-        self(run)
-
     @property
     def loss(self) -> np.ndarray:
         return np.array([loss for loss, _ in self._found]).T

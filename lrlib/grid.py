@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from lrlib import _check, runtime
 from lrlib.data import Dataset
 from lrlib.rule import Rule
-from lrlib.rules import SGD
 from lrlib.run import Run
 from lrlib.schedules import Schedule
 from lrlib.spread import spread
@@ -163,14 +162,10 @@ def train_grid(
     seeds = _distinct(seeds)
     _check.choice("way", way, (None, "stack", "loop"))
     _check.integer("steps", steps, 1)
-    _check.integer("batch_size", batch_size, 1)
-    rule = SGD() if optimizer is None else optimizer
-    if not isinstance(rule, Rule):
-        raise TypeError(f"optimizer={optimizer!r}: must be a rule of lrlib.rules")
     if not isinstance(data, Dataset) and not callable(data):
         raise TypeError(f"data: is a {type(data).__name__}, must be a Dataset, or a function that returns one")
     here = data if isinstance(data, Dataset) else data()
-    options = {"steps": steps, "batch_size": batch_size, "optimizer": rule, "loss": loss}
+    options = {"steps": steps, "batch_size": batch_size, "optimizer": optimizer, "loss": loss}
     job = _Job(make_model, here, entries, eval_every, options)
     _refuse_early(job, here)
     shards = _cut(job, here, seeds)
@@ -214,9 +209,10 @@ def _distinct(seeds) -> tuple[int, ...]:
 
 
 def _refuse_early(job: _Job, data: Dataset) -> None:
-    """Refuse every schedule that would be refused later, before anything is trained."""
+    """Refuse what would be refused later, before anything is trained."""
     for schedule in job.schedules:
-        make_run(nn.Linear(1, 1), (data.x_train, data.y_train), schedule, **job.options, seed=0, callbacks=[])
+        stack = Stack([nn.Sequential(nn.Flatten(), nn.Linear(1, 1))])
+        make_run(stack, (data.x_train, data.y_train), schedule, **job.options, seed=0, callbacks=[])
 
 
 def _run(job: _Job, shard: Sequence[Cell], way: str) -> list[tuple[History, list[State]]]:

@@ -48,21 +48,17 @@ class MiniBatches:
                 raise TypeError("data: must be a Dataset, or a pair of tensors, inputs and targets")
             if len(pair[0]) != len(pair[1]) or len(pair[0]) == 0:
                 raise ValueError(f"data: has {len(pair[0])} inputs and {len(pair[1])} targets, must be equal and >= 1")
-            if batch_size > len(pair[0]):
-                raise ValueError(
-                    f"batch_size={batch_size!r}: must be <= {len(pair[0])}, the number of training examples"
-                )
         keys = [(id(x), id(y), seed) for (x, y), seed in zip(pairs, seeds, strict=True)]
         sizes = [len(list(same)) for _, same in itertools.groupby(keys)]
         group = sizes[0] if len(set(sizes)) == 1 else 1
         pairs, seeds = pairs[::group], seeds[::group]
+        self._orders = [batches(len(x), batch_size, steps, seed) for (x, _), seed in zip(pairs, seeds, strict=True)]
         self._x, x_starts = _joined([x for x, _ in pairs])
         self._y, y_starts = _joined([y for _, y in pairs])
         self.device = self._x.device
         self._starts = [torch.tensor(starts, device=self.device)[:, None] for starts in (x_starts, y_starts)]
         self._plain = not any(x_starts) and not any(y_starts)
         self.window = max(1, min(steps, WINDOW // (len(pairs) * batch_size)))
-        self._orders = [batches(len(x), batch_size, steps, seed) for (x, _), seed in zip(pairs, seeds, strict=True)]
         self._rows = torch.empty((self.window, len(pairs), batch_size), dtype=torch.int64, device=self.device)
         self._at = -1
 

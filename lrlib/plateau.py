@@ -1,7 +1,7 @@
 """Plateaus of a validation loss: the rule that finds them, cuts of the rate at them, and early stopping."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -203,23 +203,20 @@ class EarlyStopping(ReduceOnPlateau):
     def __call__(self, run: "Run") -> None:
         super().__call__(run)
         lowest = np.nanmin([[np.inf] * run.size, *self._readings[:-1]], axis=0)
-        state = run.values
-        if not self._best:
-            self._best = [tensor.clone() for tensor in state]
-        self._check_same(state)
-        for r in np.flatnonzero(self._readings[-1] < lowest):
-            for best, tensor in zip(self._best, state, strict=True):
+        self._best = self._best or [tensor.clone() for tensor in run.values]
+        for best, tensor in self._pairs(run):
+            for r in np.flatnonzero(self._readings[-1] < lowest):
                 best[r] = tensor[r]
 
     def finish(self, run: "Run") -> None:
-        if self._best:
-            self._check_same(run.values)
-            for best, tensor in zip(self._best, run.values, strict=True):
-                tensor.copy_(best)
+        for best, tensor in self._pairs(run) if self._best else ():
+            tensor.copy_(best)
 
-    def _check_same(self, state: list[torch.Tensor]) -> None:
-        if [best.shape for best in self._best] != [tensor.shape for tensor in state]:
+    def _pairs(self, run: "Run") -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+        """The best values, and those that the run has now."""
+        if [best.shape for best in self._best] != [tensor.shape for tensor in run.values]:
             raise ValueError("model: has other parameters or buffers than at the first reading, must keep them")
+        return zip(self._best, run.values, strict=True)
 
 
 def _fingerprints(pictures: torch.Tensor) -> set[int]:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from lrlib import _check
 from lrlib.callbacks import Callback, Periodic
 from lrlib.data import Dataset
 from lrlib.minibatches import Data, Loader, MiniBatches
@@ -61,10 +60,7 @@ class Run(ABC):
     ):
         stack = model if isinstance(model, Stack) else None
         self.model, self.size, self.steps, self.step, self._loss = model, stack.size if stack else 1, steps, 0, loss
-        self.seeds = [
-            _check.integer("seed", value, 0)
-            for value in each("seed", list(seed) if isinstance(seed, tuple) else seed, self.size)
-        ]
+        self.seeds = each("seed", list(seed) if isinstance(seed, tuple) else seed, self.size)
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not named:
             raise ValueError("model: must have a parameter that requires a gradient")

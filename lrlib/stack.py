@@ -55,6 +55,7 @@ class Stack(nn.Module):
         size: R.
         weights: the trainable parameters, each (R, ...), in the order of the model's.
         names: their names.
+        template: the layers and settings that all replicas share, a module whose values mean nothing.
 
     Raises:
         ValueError: there is no model; one has layers in different modes; they differ in layers, shapes or anything else
@@ -73,6 +74,8 @@ class Stack(nn.Module):
         >>> sorted(stack.replica(3))
         ['1.bias', '1.weight', '3.bias', '3.weight']
     """
+
+    template: nn.Module
 
     def __init__(self, models: Sequence[nn.Module]):
         super().__init__()
@@ -99,14 +102,9 @@ class Stack(nn.Module):
         self.weights = nn.ParameterList([torch.stack([some[n].detach() for some in parts]) for n in self.names])
         for k, name in enumerate(self._fixed_names):
             self.register_buffer(f"fixed{k}", torch.stack([some[name].detach() for some in parts]))
-        self._template = [copied(models[0])]  # in a list, so that it is no submodule
+        object.__setattr__(self, "template", copied(models[0]))  # as it is no submodule
         self._layers = _layers(self.template)
         self.train(models[0].training)
-
-    @property
-    def template(self) -> nn.Module:
-        """The layers and settings that all replicas share, in a module whose values mean nothing."""
-        return self._template[0]
 
     def check(self, x: torch.Tensor) -> None:
         """Refuse what would go wrong in silence.

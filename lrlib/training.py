@@ -127,7 +127,6 @@ def train(
     """
     started = time.perf_counter()
     steps = _check.integer("steps", steps, 1)
-    batch_size = _check.integer("batch_size", batch_size, 1)
     sets = [data] if isinstance(data, Dataset) else list(data) if isinstance(model, Stack) else []
     tests, ratios = evaluations(sets, steps, eval_every, loss), UpdateRatios() if track_updates else None
     watching = [callback for callback in (ratios, *callbacks, tests) if callback is not None]
@@ -172,7 +171,7 @@ def finished(run: Run, tests: Evaluate | None, resume: dict | None = None) -> Hi
             run.load_state_dict(resume)
         run.go()
         if tests is not None:
-            tests.again(run)
+            tests(run)
     run.model.train()
     diverged, updates = run.diverged_at.cpu().numpy(), run.updates()
     losses, rates = run.loss.cpu().numpy().T, run.rates.cpu().numpy().T
@@ -183,7 +182,7 @@ def finished(run: Run, tests: Evaluate | None, resume: dict | None = None) -> Hi
         planned = np.array([*(step for step in sorted(tests.at or ()) if step < run.steps), run.steps])
         measured = np.stack([tests.loss, tests.accuracy]).reshape(2, run.size, -1)
         test = np.full((2, run.size, len(planned)), np.nan)
-        test[:, :, np.isin(planned, tests.steps)] = measured[:, :, np.isin(tests.steps, planned)]
+        test[:, :, np.isin(planned, tests.steps[:-1])] = measured[:, :, :-1]
         test[:, planned > np.where(diverged < 0, run.steps, diverged)[:, None]] = np.nan
         test[:, :, -1] = measured[:, :, -1]  # of the weights that the run left
     rates, losses = (np.where(after, np.nan, values) for values in (rates, losses))

@@ -181,7 +181,7 @@ class Evaluate(Callback):
         ([0, 10, 20], (3, 3))
     """
 
-    remembers = ("steps", "_found")
+    remembers: tuple[str, ...] = ("steps", "_found")
 
     def __init__(
         self,

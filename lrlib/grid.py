@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import joblib
 import numpy as np
@@ -82,10 +82,9 @@ class GridResult(History):
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """The study: everything that a worker must know of it."""
+    """The study: everything that a worker must know of it, but for the data."""
 
     make_model: Callable[[int], nn.Module]
-    data: Dataset | Callable[[], Dataset]
     schedules: Sequence[Schedule | float]
     eval_every: int | None
     options: dict  # of a run
@@ -166,18 +165,22 @@ def train_grid(
         raise TypeError(f"data: is a {type(data).__name__}, must be a Dataset, or a function that returns one")
     here = data if isinstance(data, Dataset) else data()
     options = {"steps": steps, "batch_size": batch_size, "optimizer": optimizer, "loss": loss}
-    job = _Job(make_model, here, entries, eval_every, options)
+    job = _Job(make_model, entries, eval_every, options)
     _refuse_early(job, here)
     shards = _cut(job, here, seeds)
     way, why = _choose(job, here, shards[0], len(names) * len(seeds), way)
-    if not isinstance(data, Dataset) and joblib.effective_n_jobs(None) > 1:
-        job = replace(job, data=data)
-    trained = [one for some in spread(lambda shard: _run(job, shard, way), shards) for one in some]
+    sent = here if joblib.effective_n_jobs(None) == 1 else data
+
+    def trained(shard: Sequence[Cell]) -> list[tuple[History, list[State]]]:
+        given = sent if isinstance(sent, Dataset) else sent()
+        return [_train(job, given, cells, way) for cells in ([shard] if way == "stack" else [[cell] for cell in shard])]
+
+    parts = [part for some in spread(trained, shards) for part in some]
     place = {cell: n for n, cell in enumerate(cell for shard in shards for cell in shard)}
     order = np.array([[place[k, seed] for seed in seeds] for k in range(len(names))])
-    rows = {name: np.concatenate([getattr(history, name) for history, _ in trained])[order] for name in ROWS}
-    rows |= {"eval_step": trained[0][0].eval_step, "update_ratio": None, "seconds": time.perf_counter() - started}
-    ends = [state for _, states in trained for state in states]
+    rows = {name: np.concatenate([getattr(history, name) for history, _ in parts])[order] for name in ROWS}
+    rows |= {"eval_step": parts[0][0].eval_step, "update_ratio": None, "seconds": time.perf_counter() - started}
+    ends = [state for _, states in parts for state in states]
     states = {(names[k], seed): ends[n] for (k, seed), n in place.items()}
     return GridResult(**rows, names=names, seeds=seeds, way=way, why=why, states=states)
 
@@ -213,12 +216,6 @@ def _refuse_early(job: _Job, data: Dataset) -> None:
     for schedule in job.schedules:
         stack = Stack([nn.Sequential(nn.Flatten(), nn.Linear(1, 1))])
         make_run(stack, (data.x_train, data.y_train), schedule, **job.options, seed=0, callbacks=[])
-
-
-def _run(job: _Job, shard: Sequence[Cell], way: str) -> list[tuple[History, list[State]]]:
-    """Train the cells of a shard, all at once or one after the other."""
-    data = job.data if isinstance(job.data, Dataset) else job.data()
-    return [_train(job, data, cells, way) for cells in ([shard] if way == "stack" else [[cell] for cell in shard])]
 
 
 def _train(job: _Job, data: Dataset, cells: Sequence[Cell], way: str) -> tuple[History, list[State]]:

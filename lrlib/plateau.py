@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from lrlib import _check
-from lrlib.callbacks import Callback, evaluate
+from lrlib.callbacks import Callback, Evaluate
 from lrlib.data import Dataset
 from lrlib.stack import Loss, Stack
 
@@ -61,7 +61,7 @@ def plateaus(losses: Sequence[float], patience: int = 10, threshold: float = 1e-
     return found
 
 
-class ReduceOnPlateau(Callback):
+class ReduceOnPlateau(Evaluate):
     r"""Multiply the rate by `factor` at each plateau of the validation loss, of each replica by itself.
 
     Args:
@@ -97,7 +97,8 @@ class ReduceOnPlateau(Callback):
         (2, True)
     """
 
-    remembers: tuple[str, ...] = ("steps", "_readings", "cuts")
+    remembers = ("steps", "_found", "cuts")
+    due = Callback.due  # not before the first update
 
     def __init__(
         self,
@@ -110,25 +111,23 @@ class ReduceOnPlateau(Callback):
         max_cuts: int | None = None,
         loss: Loss = F.cross_entropy,
     ):
-        super().__init__(every=every)
         if not isinstance(valid, Dataset):
             raise TypeError(f"valid={valid!r}: must be a Dataset, the second of lrlib.hold_out")
+        super().__init__(valid.x_test, valid.y_test, every=every, loss=loss)
         plateaus([], patience, threshold)
-        self._valid, self._loss, self._patience, self._threshold = valid, loss, patience, threshold
+        self._patience, self._threshold = patience, threshold
         self._factor = _check.below_one("factor", _check.positive("factor", factor))
         self._max_cuts = None if max_cuts is None else _check.integer("max_cuts", max_cuts, 0)
-        self.steps: list[int] = []
-        self._readings: list[list[float]] = []
         self.cuts: list = []
 
     @property
     def readings(self) -> list:
-        return [values[0] if len(values) == 1 else np.array(values) for values in self._readings]
+        return [np.array(loss) if isinstance(loss, list) else loss for loss, _ in self._found]
 
     def start(self, run: "Run") -> None:
         if self.steps:
             raise ValueError(f"{type(self).__name__}: has watched a run already; make a new one for each run")
-        own = _fingerprints(self._valid.x_test)
+        own = _fingerprints(self._x)
         for data in {id(data): data for data in run.data if isinstance(data, Dataset)}.values():
             for part in ("train", "test"):
                 shared = len(own & _fingerprints(getattr(data, f"x_{part}")))
@@ -137,10 +136,8 @@ class ReduceOnPlateau(Callback):
                     raise ValueError(f"valid: {found}, they must be set apart, as by lrlib.hold_out")
 
     def __call__(self, run: "Run") -> None:
-        values, _ = evaluate(run.model, self._valid.x_test, self._valid.y_test, self._loss)
-        self.steps.append(run.step)
-        self._readings.append(np.atleast_1d(values).tolist())
-        found = [plateaus(column, self._patience, self._threshold) for column in np.array(self._readings).T]
+        super().__call__(run)
+        found = [plateaus(losses, self._patience, self._threshold) for losses in np.atleast_2d(self.loss)]
         cuts = [[self.steps[k] for k in positions][: self._max_cuts] for positions in found]
         self.cuts = cuts if isinstance(run.model, Stack) else cuts[0]
         for r, positions in enumerate(found):
@@ -186,7 +183,7 @@ class EarlyStopping(ReduceOnPlateau):
         True
     """
 
-    remembers = ("steps", "_readings", "_best")
+    remembers = ("steps", "_found", "_best")
 
     def __init__(
         self,
@@ -202,10 +199,11 @@ class EarlyStopping(ReduceOnPlateau):
 
     def __call__(self, run: "Run") -> None:
         super().__call__(run)
-        lowest = np.nanmin([[np.inf] * run.size, *self._readings[:-1]], axis=0)
+        *before, last = np.atleast_2d(self.loss).T
+        better = last < np.nanmin([[np.inf] * run.size, *before], axis=0)
         self._best = self._best or [tensor.clone() for tensor in run.values]
         for best, tensor in self._pairs(run):
-            for r in np.flatnonzero(self._readings[-1] < lowest):
+            for r in np.flatnonzero(better):
                 best[r] = tensor[r]
 
     def finish(self, run: "Run") -> None:

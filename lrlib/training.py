@@ -125,16 +125,14 @@ def train(
         >>> train(stack, lrlib.digits(), [0.01, 0.1, 1.0], steps=5, optimizer=lrlib.Adam()).loss.shape
         (3, 5)
     """
-    started = time.perf_counter()
     steps = _check.integer("steps", steps, 1)
     sets = [data] if isinstance(data, Dataset) else list(data) if isinstance(model, Stack) else []
     tests, ratios = evaluations(sets, steps, eval_every, loss), UpdateRatios() if track_updates else None
     watching = [callback for callback in (ratios, *callbacks, tests) if callback is not None]
     options = {"steps": steps, "batch_size": batch_size, "loss": loss, "seed": seed, "callbacks": watching}
-    run = make_run(model, data, schedule, optimizer, **options)
-    history = finished(run, tests, resume)
-    update_ratio, seconds = None if ratios is None else ratios.whole, time.perf_counter() - started
-    history = replace(history, update_ratio=update_ratio, seconds=seconds)
+    history = finished(make_run(model, data, schedule, optimizer, **options), tests, resume)
+    if ratios is not None:
+        history = replace(history, update_ratio=ratios.whole)
     return history if isinstance(model, Stack) else _of_one(history)
 
 

@@ -21,13 +21,10 @@ from lrlib.schedules import Schedule
 __all__ = ["SHAPES"]
 
 
-def _scan(name: str) -> Callable[[float, int], Schedule]:
-    def shape(lr: float, T: int) -> Schedule:
-        from lrlib import pictures
+def _scan(name: str, lr: float, T: int) -> Schedule:
+    from lrlib import pictures
 
-        return image_schedule(pictures.drawn(name), T, lr / 1000, lr)
-
-    return shape
+    return image_schedule(pictures.drawn(name), T, lr / 1000, lr)
 
 
 SHAPES: dict[str, Callable[[float, int], Schedule]] = {
@@ -43,7 +40,7 @@ SHAPES: dict[str, Callable[[float, int], Schedule]] = {
     "restarts": lambda lr, T: schedules.cosine_restarts(lr, T_0=-(-T // 7), T_mult=2),
     "triangular": lambda lr, T: schedules.cyclic(lr / 100, lr, step_size_up=max(1, T // 6)),
     "one cycle": lambda lr, T: schedules.one_cycle(lr, total_steps=T),
-    "portrait": _scan("portrait"),
-    "puppy": _scan("puppy"),
-    "digit": _scan("digit"),
+    "portrait": lambda lr, T: _scan("portrait", lr, T),
+    "puppy": lambda lr, T: _scan("puppy", lr, T),
+    "digit": lambda lr, T: _scan("digit", lr, T),
 }

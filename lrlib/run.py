@@ -171,12 +171,12 @@ class Run(ABC):
             raise ValueError("resume: is of a run by another method, must be by the same")
         if [t.shape for t in self._tensors()] != [t.shape for t in state["tensors"]]:
             raise ValueError("resume: is of another model, length or number of replicas, must be of the same run")
+        self.load_method_state(state["method"])  # first, as torch's optimizers refuse other groups
         for mine, saved in zip(self._tensors(), state["tensors"], strict=True):
             mine.copy_(saved)
         self.step, self._calm = state["step"], bool(self.active.all())
         self._to_call = watching[len(watching) - state["to_call"] :]
         self.gradients, self.moves = cloned(state["last"], self.active.device)
-        self.load_method_state(state["method"])
         for parameter, trained in zip(self.model.parameters(), state["trained"], strict=True):
             parameter.requires_grad_(trained)
         for callback, (_, memory) in zip(watching, state["callbacks"], strict=True):

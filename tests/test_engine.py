@@ -920,6 +920,18 @@ def test_a_run_does_not_go_on_by_another_method(other):
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
 
 
+def test_a_run_does_not_go_on_with_other_groups():
+    states, model = [], lrlib.mlp(64, 4, 10)
+    keep = lrlib.Periodic(lambda run: states.append(run.state_dict()), at=[3])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    lrlib.train(model, DATA, 0.1, steps=5, optimizer=optimizer, callbacks=[keep])
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match="group"):
+        head = torch.optim.SGD(model[3].parameters(), lr=0.1)
+        lrlib.train(model, DATA, 0.1, steps=5, optimizer=head, resume=states[0])
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+
+
 def test_one_run_of_a_grid_is_a_stack_where_that_is_asked_for():
     assert lrlib.train_grid(lambda seed: lrlib.mlp(64, 4, 10), DATA, [0.1], [0], steps=3, way="stack").way == "stack"
     with pytest.raises(ValueError, match="way='stack': must be 'loop'"):

@@ -347,23 +347,23 @@ class UpdateRatios(Callback):
         moved, before = (torch.cat([part, part.norm(dim=0, keepdim=True)]) for part in (moved, before))
         self._rows.append(moved / before)
 
-    def _table(self) -> np.ndarray:
+    def _table(self, part: slice) -> np.ndarray:
         if not self._rows:
-            return np.empty((0, len(self.names) + 1))
-        values = torch.stack(self._rows).double().cpu().numpy().swapaxes(1, 2)
+            return np.empty((0, len(self.names) + 1))[:, part]
+        values = torch.stack([row[part] for row in self._rows]).double().cpu().numpy().swapaxes(1, 2)
         return values[:, 0] if values.shape[1] == 1 else values
 
     @property
     def ratios(self) -> np.ndarray:
         """The ratios of the logged updates, shape (U, L), or (U, R, L) of a stack."""
-        return self._table()[..., :-1]
+        return self._table(slice(-1))
 
     @property
     def whole(self) -> np.ndarray:
         """The same of all parameters as one vector, shape (U,), or (U, R)."""
-        return self._table()[..., -1]
+        return self._table(slice(-1, None))[..., 0]
 
 
 def _length(p: torch.Tensor) -> torch.Tensor:
     """Of a parameter of each replica, (R,), at least in float32."""
-    return p.flatten(1).norm(dim=1, dtype=torch.promote_types(p.dtype, torch.float32))
+    return p.reshape(len(p), -1).norm(dim=1, dtype=torch.promote_types(p.dtype, torch.float32))

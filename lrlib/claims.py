@@ -237,7 +237,7 @@ def settle(
         J1 holds: Beyond 2/h the loss grows.
             edge: 0.2 (quadratic, exact)
     """
-    known = CLAIMS[_check.choice("claim", claim, CLAIMS)]
+    known = CLAIMS[_check.choice("claim", claim, tuple(CLAIMS))]
     _check.choice("verdict", verdict, VERDICTS)
     if not answer.strip():
         raise ValueError(f"answer={answer!r}: must say what was found")

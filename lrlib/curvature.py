@@ -98,7 +98,8 @@ def _products(
         inner = sum(((g * part).sum() for g, part in zip(gradients, parts, strict=True)), torch.zeros(()).to(total))
         if inner.requires_grad:  # else the loss is linear in the parameters
             try:
-                total += flat(torch.autograd.grad(inner, parameters, retain_graph=True, materialize_grads=True))
+                retain = kept is not None
+                total += flat(torch.autograd.grad(inner, parameters, retain_graph=retain, materialize_grads=True))
             except RuntimeError as error:
                 if "is not implemented" not in str(error):
                     raise
@@ -174,7 +175,7 @@ def _smallest(multiply: Products, theta: torch.Tensor, k: int) -> tuple[np.ndarr
     One after the other, each from a start of its own and with those before moved to the other end: of a multiple
     eigenvalue, such as the zero of a singular H, one start shows one vector.
     """
-    shift = 2 * abs(_eigenpairs(multiply, theta, 1, "modulus")[0][0])
+    shift = 2 * abs(_eigenpairs(multiply, theta, 1, "modulus", tolerance=0.1)[0][0])
     values, vectors = np.empty(0), np.empty((0, theta.shape[1]))
     for seed in range(k):
         known = torch.as_tensor(vectors).to(theta)
@@ -190,7 +191,7 @@ def _smallest(multiply: Products, theta: torch.Tensor, k: int) -> tuple[np.ndarr
 
 
 def _eigenpairs(
-    multiply: Products, theta: torch.Tensor, k: int, which: str, seed: int = 0
+    multiply: Products, theta: torch.Tensor, k: int, which: str, seed: int = 0, tolerance: float = TOLERANCE
 ) -> tuple[np.ndarray, np.ndarray]:
     d = theta.shape[1]
 
@@ -208,7 +209,7 @@ def _eigenpairs(
         values, vectors = np.zeros(k), np.eye(d, k)
     else:
         operator, basis = LinearOperator((d, d), matvec=matvec, dtype=np.float64), min(d, max(2 * k + 1, 20))
-        options = {"v0": start, "ncv": basis, "tol": TOLERANCE, "maxiter": PRODUCTS // basis}
+        options = {"v0": start, "ncv": basis, "tol": tolerance, "maxiter": PRODUCTS // basis}
         values, vectors = eigsh(operator, k, which=ENDS[which], **options)
     order = np.argsort(values)[:: -1 if which == "largest" else 1][:k]
     return values[order], vectors[:, order].T

@@ -84,7 +84,7 @@ def diagnose(history: History, planned: Schedule | None = None) -> list[Finding]
     if planned is not None:
         check_schedule("planned", planned)
     if history.loss.ndim != 1:
-        raise ValueError(f"history: is of {len(history.loss)} replicas, must be of one network")
+        raise ValueError(f"history: has losses of shape {history.loss.shape}, must be of one network, (U,)")
     if history.loss.min(initial=0.0) < 0:
         raise ValueError(f"history: has the loss {history.loss.min():.3g}, must be >= 0 for these rules")
     if history.diverged_at is not None:

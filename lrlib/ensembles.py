@@ -92,10 +92,10 @@ def _check_states(states: Iterable[State], model: nn.Module) -> list[State]:
     return states
 
 
-class Snapshots(Callback, list):
+class Snapshots(Callback, Sequence):
     """A callback of :func:`lrlib.train` that keeps the state after the given numbers of updates.
 
-    It is a list of states in the order in which they were taken. A run that ends early leaves fewer.
+    It is a sequence of states in the order in which they were taken. A run that ends early leaves fewer.
 
     Args:
         at: the numbers of updates done at which to take one, strictly increasing, each >= 1.
@@ -121,10 +121,17 @@ class Snapshots(Callback, list):
     def __init__(self, at: Iterable[int]):
         super().__init__(at=_check.increasing("at", at, 1))
         self.steps: list[int] = []
+        self._states: list[dict[str, torch.Tensor]] = []
 
     def __call__(self, run) -> None:
         self.steps.append(run.step)
-        self.append(copy_state(run.model))
+        self._states.append(copy_state(run.model))
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __getitem__(self, index):
+        return self._states[index]
 
     def save(self, file: FilePath | str) -> None:
         """Write the states and their steps to one file.
@@ -132,9 +139,9 @@ class Snapshots(Callback, list):
         Raises:
             ValueError: there is no state to write.
         """
-        if not self:
+        if not self._states:
             raise ValueError("snapshots: is empty, must hold at least one state to be saved")
-        taken = list(zip(self.steps, self, strict=True))
+        taken = list(zip(self.steps, self._states, strict=True))
         torch.save({"format": FORMAT, "at": sorted(self.at or ()), "taken": taken}, file)
 
     @classmethod
@@ -170,7 +177,7 @@ class Snapshots(Callback, list):
                 if not state:
                     raise ValueError(f"states[{k}]: is empty, must hold tensors")
                 loaded.steps.append(_check.integer(f"steps[{k}]", step, 1))
-                loaded.append({name: tensor.to(device) for name, tensor in state.items()})
+                loaded._states.append({name: tensor.to(device) for name, tensor in state.items()})
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{file}: {error}") from error
         return loaded
@@ -207,7 +214,7 @@ def refresh_batchnorm(model: nn.Module, x: torch.Tensor, batch_size: int = 500) 
     layers = model.template if isinstance(model, Stack) else model
     norms = {name: m for name, m in layers.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats}
     parts, named = ("running_mean", "running_var", "num_batches_tracked"), _state_of(model).items()
-    statistics = [s for name, s in named if name.rpartition(".")[0] in norms and name.endswith(parts)]
+    statistics = [s for name, s in named if name.rpartition(".")[0] in norms and name.rpartition(".")[2] in parts]
     halves = [s for s in statistics if s.dtype in HALVES]
     means = [half.float() for half in halves]
     with runtime.modes_kept(model), contextlib.ExitStack() as restored, contextlib.ExitStack() as undone:

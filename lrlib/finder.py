@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from operator import itemgetter
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -213,12 +212,14 @@ def _minimum_tenth(lr: np.ndarray, loss: np.ndarray) -> float:
 
 def _valley(lr: np.ndarray, loss: np.ndarray) -> float:
     """The longest chain of ever lower losses, by dynamic programming, then its point at two thirds."""
-    chains: list[tuple[int, int]] = []  # the longest that ends at each point: how many points it has, and its first
-    for k, value in enumerate(loss):
-        before, first = max((chains[j] for j in range(k) if loss[j] > value), key=itemgetter(0), default=(0, k))
-        chains.append((before + 1, first))
-    last = max(range(len(loss)), key=lambda k: chains[k][0])
-    first = chains[last][1]
+    length, start = np.ones(len(loss), dtype=int), np.arange(len(loss))  # of the longest that ends at each point
+    for k in range(1, len(loss)):
+        before = np.where(loss[:k] > loss[k], length[:k], 0)
+        if before.any():
+            best = int(before.argmax())
+            length[k], start[k] = before[best] + 1, start[best]
+    last = int(length.argmax())
+    first = int(start[last])
     return float(lr[first + round(2 * (last - first) / 3)])
 
 
@@ -326,12 +327,15 @@ def range_test(
     rates = np.geomspace(min_lr, max_lr, num_iter)
     schedules = [Schedule.from_table(rates * (ratio / max(built))) for ratio in built]
     losses = np.full((repeats, num_iter + 1), np.nan)
+    sums, weights = np.zeros(num_iter + 1), np.cumsum(smoothing ** np.arange(num_iter))
 
     def watch(row: np.ndarray, run: Run) -> None:
         """Keep the loss; end a sweep that is through, having measured its last rate, or has risen too far."""
-        row[run.step - 1] = run.loss[run.step - 1, 0].item()
-        smoothed = _exponential_mean(row[1 : run.step], smoothing)
-        if run.step > 1 and smoothed[-1] > smoothed.min() + stop_factor * max(abs(row[0]), 1e-12):
+        k = run.step - 1
+        row[k] = run.loss[k, 0].item()
+        sums[k] = smoothing * sums[k - 1] + row[k] if k else 0.0
+        smoothed = sums[1 : k + 1] / weights[:k]
+        if k and smoothed[-1] > smoothed.min() + stop_factor * max(abs(row[0]), 1e-12):
             run.stop()
         elif run.step == num_iter:
             row[num_iter] = run.ahead().item()
@@ -346,6 +350,9 @@ def range_test(
                     with runtime.seeded(seed + repeat):
                         for module in model.modules():
                             getattr(module, "reset_parameters", lambda: None)()
-                train(model, data, schedules, seed=seed + repeat, callbacks=[partial(watch, losses[repeat])], **options)
-    losses[~np.isfinite(losses)] = np.nan
+                watching = [partial(watch, losses[repeat])]
+                history = train(model, data, schedules, seed=seed + repeat, callbacks=watching, **options)
+                if history.diverged_at == 0:
+                    losses[repeat, 0] = history.diverged_loss
+    losses[:, 1:][~np.isfinite(losses[:, 1:])] = np.nan
     return RangeTest(rates, losses[:, 1:], losses[:, 0], smoothing)

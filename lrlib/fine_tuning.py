@@ -107,6 +107,8 @@ class LoRA(nn.Module):
         super().__init__()
         if type(layer) is not nn.Linear:
             raise TypeError(f"layer: is a {type(layer).__name__}, must be an nn.Linear")
+        if not isinstance(layer.weight, nn.Parameter):
+            raise ValueError("layer: has a weight that is computed from others, must have one of its own")
         rank = _check.integer("rank", rank, 1)
         self.scale = _check.positive("alpha", alpha) / rank
         layer.requires_grad_(False)

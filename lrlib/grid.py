@@ -160,7 +160,9 @@ def train_grid(
     names, entries = _named(schedules)
     seeds = _distinct(seeds)
     _check.choice("way", way, (None, "stack", "loop"))
-    _check.integer("steps", steps, 1)
+    steps, batch_size = _check.integer("steps", steps, 1), _check.integer("batch_size", batch_size, 1)
+    if not isinstance(optimizer, Rule | None):
+        raise TypeError(f"optimizer={optimizer!r}: must be a rule of lrlib.rules")
     if not isinstance(data, Dataset) and not callable(data):
         raise TypeError(f"data: is a {type(data).__name__}, must be a Dataset, or a function that returns one")
     here = data if isinstance(data, Dataset) else data()

@@ -20,7 +20,6 @@ import torch
 from torch import nn
 
 from lrlib import _check
-from lrlib.planes import placed
 from lrlib.schedules import Schedule, check_schedule
 
 __all__ = [
@@ -319,9 +318,15 @@ def _gradient(loss: Loss, parameters: list[torch.Tensor]) -> torch.Tensor:
 
 
 def _at(factor: float, parameters: list[torch.Tensor], measure: Callable):
-    """What is measured with the parameters multiplied by `factor`."""
-    with placed(parameters, [factor * p.detach() for p in parameters]):
+    """What is measured with the parameters multiplied by `factor`, which are restored exactly."""
+    saved = [p.detach().clone() for p in parameters]
+    try:
+        for p in parameters:
+            p.data.mul_(factor)
         return measure()
+    finally:
+        for p, value in zip(parameters, saved, strict=True):
+            p.data.copy_(value)
 
 
 def radial_cosine(loss: Loss, parameters: Iterable[torch.Tensor]) -> float:

@@ -1,25 +1,26 @@
 r"""The loss along lines and planes through parameter space, and pictures of it.
 
 A point is :math:`\theta + c_1 u_1 + \dots + c_m u_m` with directions u as in :mod:`lrlib.planes`. Networks are
-evaluated in evaluation mode, each point with the buffers that the model has. The model's parameters, buffers and modes
-are the same bits afterwards, also when something fails on the way.
+evaluated in evaluation mode, each point with the buffers that the model has. The model itself is never written to: its
+parameters, buffers and modes are the same bits afterwards, also when something fails on the way.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 from torch.func import vmap
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import type_before_parametrizations
 from tqdm import tqdm
 
 from lrlib import _check, runtime
-from lrlib.architecture import called
+from lrlib.architecture import called, copied
 from lrlib.ensembles import refresh_batchnorm
 from lrlib.minibatches import check_data
-from lrlib.planes import Projection, parameter_vector, pieces, placed, trainable
+from lrlib.planes import Projection, parameter_vector, pieces, trainable
 from lrlib.stack import Loss, check_statistics, scalar, wide
 
 __all__ = [
@@ -64,6 +65,67 @@ def _cross_entropy(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits, y)
 
 
+@dataclass(frozen=True)
+class _Evaluator:
+    """The losses of a model in evaluation mode at θ + c U, for coefficients c (m,) and directions U (m, d)."""
+
+    model: nn.Module
+    theta: torch.Tensor
+    directions: torch.Tensor
+    x: torch.Tensor
+    y: torch.Tensor
+    loss: Loss
+    batch_size: int
+
+    def mean(self, network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        batches = zip(self.x.split(self.batch_size), self.y.split(self.batch_size), strict=True)
+        values = [len(x) / len(self.x) * scalar(self.loss(wide(network(x)), y)) for x, y in batches]
+        return sum(values[1:], values[0])
+
+    def at(self, c: torch.Tensor) -> torch.Tensor:
+        """By a functional call, which vmap can batch and which needs no copy of the model."""
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        tensors = pieces(self.theta + c @ self.directions, self.model) | buffers
+        return self.mean(lambda x: called(self.model, tensors, x))
+
+    def batched(self, points: torch.Tensor) -> torch.Tensor:
+        """By a copy, if there can be one, whose own parameters are NaN, to show where another way leads to one."""
+        try:
+            twin = copied(self.model)
+            for p in trainable(twin).values():
+                p.fill_(torch.nan)
+        except ValueError:
+            twin = self.model
+        with runtime.buffers_kept(twin):
+            values = vmap(replace(self, model=twin).at, chunk_size=BATCHED_POINTS)(points)
+        if (lost := values.isnan()).any() and not self.loop(points[lost]).isnan().all():
+            raise RuntimeError("it reaches a parameter by another way than its name")
+        return values
+
+    def loop(self, points: torch.Tensor, recompute: bool = False) -> torch.Tensor:
+        """By a copy of the model whose parameters are views of one vector, which goes from point to point."""
+        bar = tqdm(points, desc="losses", unit="point", leave=False, disable=None)
+        try:
+            twin = copied(self.model)
+        except ValueError as error:
+            if recompute:
+                raise ValueError(f"{error}; must be one that can be copied, to recompute statistics") from error
+            with runtime.buffers_kept(self.model):
+                return torch.stack([self.at(c) for c in bar])
+        vector = self.theta.clone()
+        for p, piece in zip(trainable(twin).values(), pieces(vector, self.model).values(), strict=True):
+            p.data = piece
+        values = []
+        for c in bar:
+            torch.addmv(self.theta, self.directions.T, c, out=vector)
+            with runtime.buffers_kept(twin):
+                if recompute:
+                    with runtime.seeded(0):  # for dropout, which is on
+                        refresh_batchnorm(twin, self.x, self.batch_size)
+                values.append(self.mean(twin))
+        return torch.stack(values)
+
+
 @torch.no_grad()
 def _losses(
     model: nn.Module,
@@ -76,68 +138,39 @@ def _losses(
     batch_norm: str,
     method: str,
 ) -> tuple[np.ndarray, str]:
-    """The losses at P points θ + c U, for coefficients c (P, m) and directions U (m, d), shape (P,), and the method."""
+    """The losses at P points with coefficients (P, m), shape (P,), and the method."""
     check_data(x, y)
     check_statistics(model, len(x), _check.integer("batch_size", batch_size, 1))
     _check.choice("batch_norm", batch_norm, ("keep", "recompute"))
     _check.choice("method", method, ("auto", "batched", "loop"))
+    theta = parameter_vector(model)
+    points = torch.as_tensor(coefficients).to(theta)
+    loss = _cross_entropy if loss is F.cross_entropy else loss
+    evaluator = _Evaluator(model, theta, directions, x, y, loss, batch_size)
     recompute = batch_norm == "recompute" and any(getattr(m, "running_mean", None) is not None for m in model.modules())
     if recompute and method == "batched":
         raise ValueError("method='batched': must be 'loop' or 'auto' where BatchNorm statistics are recomputed")
-    own, theta = trainable(model).values(), parameter_vector(model)
-    points = torch.as_tensor(coefficients).to(theta)
-    batches = list(zip(x.split(batch_size), y.split(batch_size), strict=True))
-    loss = _cross_entropy if loss is F.cross_entropy else loss
-
-    def mean(network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        values = [len(xs) / len(x) * scalar(loss(wide(network(xs)), ys)) for xs, ys in batches]
-        return sum(values[1:], values[0])
-
-    def called_at(c: torch.Tensor) -> torch.Tensor:
-        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        tensors = pieces(theta + c @ directions, model) | buffers
-        return mean(lambda xs: called(model, tensors, xs))
-
-    def batched() -> torch.Tensor:
-        """By functional calls; the model's own parameters are NaN, to show where another way leads to one."""
-        with placed(own, pieces(torch.full_like(theta, torch.nan), model).values()), runtime.buffers_kept(model):
-            values = vmap(called_at, chunk_size=BATCHED_POINTS)(points)
-        if (lost := values.isnan()).any() and not loop(points[lost]).isnan().all():
-            raise RuntimeError("it reaches a parameter by another way than its name")
-        return values
-
-    def loop(points: torch.Tensor) -> torch.Tensor:
-        vector, values = theta.clone(), []
-        with placed(own, pieces(vector, model).values()):
-            for c in tqdm(points, desc="losses", unit="point", leave=False, disable=None):
-                torch.addmv(theta, directions.T, c, out=vector)
-                with runtime.buffers_kept(model):
-                    if recompute:
-                        with runtime.seeded(0):  # for dropout, which is on
-                            refresh_batchnorm(model, x, batch_size)
-                    values.append(mean(model))
-        return torch.stack(values)
-
     small = len(x) <= BATCHED_EXAMPLES and len(theta) <= BATCHED_PARAMETERS and not recompute
     with runtime.modes_kept(model):
         model.eval()
         if method == "batched" or (method == "auto" and small):
             try:
-                return batched().double().cpu().numpy(), "batched"
+                return evaluator.batched(points).double().cpu().numpy(), "batched"
             except Exception as error:  # of any kind: the loop may do, or says what is wrong
                 if method == "batched":
                     raise ValueError(f"method='batched': must be 'loop' or 'auto' for this model: {error}") from error
-        return loop(points).double().cpu().numpy(), "loop"
+        return evaluator.loop(points, recompute).double().cpu().numpy(), "loop"
 
 
 def _check_directions(name: str, directions: Sequence[torch.Tensor], model: nn.Module, m: int) -> torch.Tensor:
     """m vectors of shape (d,) as one tensor (m, d)."""
     theta, rows = parameter_vector(model), list(directions)
-    fits = [isinstance(u, torch.Tensor) and u.shape == theta.shape and bool(u.isfinite().all()) for u in rows]
-    if fits != [True] * m:
-        shape = f"({len(theta)},), one finite number a trainable parameter"
-        raise ValueError(f"{name}: must be {m} tensor(s) of shape {shape}")
-    return torch.stack(rows).detach().to(theta)
+    if len(rows) != m or any(not isinstance(u, torch.Tensor) or u.shape != theta.shape for u in rows):
+        raise ValueError(f"{name}: must be {m} tensor(s) of shape ({len(theta)},), one number a trainable parameter")
+    stacked = torch.stack(rows).detach().to(theta)
+    if not stacked.isfinite().all():
+        raise ValueError(f"{name}: must be finite")
+    return stacked
 
 
 def _axis(name: str, values: Sequence[float]) -> np.ndarray:
@@ -192,6 +225,13 @@ def loss_line(
     return Line(at, values, method)
 
 
+def _fixed(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What stays as it is between two networks: frozen parameters, and buffers but for those of BatchNorm."""
+    norms = [name for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    buffers = {name: b for name, b in model.named_buffers() if name.rpartition(".")[0] not in norms}
+    return buffers | {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
+
+
 def loss_between(
     model: nn.Module,
     other: nn.Module,
@@ -210,9 +250,9 @@ def loss_between(
         model, other: of the same architecture, equal in what is not trained; see :func:`loss_line` for the rest.
 
     Raises:
-        ValueError: as :func:`loss_line`, or the two differ in the names, shapes or types of their trainable parameters,
-            or in anything that lets them compute another loss from the same ones: a layer, a frozen parameter, a buffer
-            that is no statistic of BatchNorm, a hook, a number that a module holds.
+        ValueError: as :func:`loss_line`, or the two differ in their layers, in the shapes or types of their parameters,
+            in one that is frozen, in a buffer that is no statistic of BatchNorm, or in anything else that lets them
+            compute another loss from the same parameters, such as a hook or a number that a module holds.
 
     Example:
         >>> ends = nn.Linear(1, 1), nn.Linear(1, 1)
@@ -221,21 +261,25 @@ def loss_between(
         >>> bool(np.isclose(line.loss[1], F.mse_loss(ends[1](x), x).item()))
         True
     """
+    layers = [[(type_before_parametrizations(m), m.extra_repr()) for m in end.modules()] for end in (model, other)]
     shapes = [{name: (p.shape, p.dtype) for name, p in trainable(end).items()} for end in (model, other)]
-    if shapes[0] != shapes[1]:
-        raise ValueError("other: must have trainable parameters of the same names, shapes and types as model")
+    if layers[0] != layers[1] or shapes[0] != shapes[1]:
+        raise ValueError("other: must have the layers of model, and trainable parameters of the same shapes and types")
+    fixed = [_fixed(end) for end in (model, other)]
+    for name, tensor in fixed[0].items():
+        if not torch.equal(tensor, fixed[1][name]):
+            raise ValueError(f"other: {name}, which is not trained, differs from that of model, must be the same")
     direction = parameter_vector(other) - parameter_vector(model)
 
-    def line(network: nn.Module, position: Sequence[float]) -> Line:
+    def line(network: nn.Module, direction: torch.Tensor, position: Sequence[float]) -> Line:
         return loss_line(network, x, y, direction, position, loss=loss, batch_size=batch_size, batch_norm="recompute")
 
-    end, own = line(model, [0, 1]).loss[1], line(other, [0, 1]).loss[0]
+    end, own = line(model, direction, [0, 1]).loss[1], line(other, 0 * direction, [0, 1]).loss[0]
     if not np.isclose(end, own, rtol=4 * torch.finfo(direction.dtype).eps ** 0.5, atol=1e-6, equal_nan=True):
         raise ValueError(
-            f"other: has the loss {own:.6g}, and model {end:.6g} with its parameters, must differ in trained "
-            "parameters alone, not in layers, hooks, numbers, frozen parameters or buffers"
+            f"other: has the loss {own:.6g}, and model {end:.6g} with its parameters, must differ in parameters alone"
         )
-    return line(model, position)
+    return line(model, direction, position)
 
 
 def loss_plane(
@@ -339,7 +383,8 @@ def negative_curvature(plane: Plane) -> float:
     known = np.isfinite(low) & np.isfinite(high)
     if not known.any():
         raise ValueError("plane: must have inner points whose neighbours all have a finite loss")
-    return float((low < -0.01 * np.maximum(np.abs(low), np.abs(high)))[known].mean())
+    low, high = low[known], high[known]
+    return float((low < -0.01 * np.maximum(np.abs(low), np.abs(high))).mean())
 
 
 def draw_plane(ax, plane: Plane, *, levels: Sequence[float] | None = None, top: float | None = None) -> None:

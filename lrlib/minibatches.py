@@ -48,6 +48,8 @@ class MiniBatches:
                 raise TypeError("data: must be a Dataset, or a pair of tensors, inputs and targets")
             if len(pair[0]) != len(pair[1]) or len(pair[0]) == 0:
                 raise ValueError(f"data: has {len(pair[0])} inputs and {len(pair[1])} targets, must be equal and >= 1")
+            if batch_size > len(pair[0]):
+                raise ValueError(f"batch_size={batch_size}: must be <= {len(pair[0])}, the number of training examples")
         keys = [(id(x), id(y), seed) for (x, y), seed in zip(pairs, seeds, strict=True)]
         sizes = [len(list(same)) for _, same in itertools.groupby(keys)]
         group = sizes[0] if len(set(sizes)) == 1 else 1

@@ -4,8 +4,7 @@ A vector has shape (d,): one number for each trainable parameter, in the order o
 flattened, as `torch.nn.utils.parameters_to_vector` does.
 """
 
-import contextlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,19 +56,6 @@ def pieces(vector: torch.Tensor, model: nn.Module) -> dict[str, torch.Tensor]:
     parameters = trainable(model)
     pieces = vector.split([p.numel() for p in parameters.values()])
     return {name: piece.view(p.shape) for (name, p), piece in zip(parameters.items(), pieces, strict=True)}
-
-
-@contextlib.contextmanager
-def placed(parameters: Collection[torch.Tensor], values: Iterable[torch.Tensor]) -> Iterator[None]:
-    """Inside the block parameters have the memory of other values, and after it their own again, also on an error."""
-    own = [p.data for p in parameters]
-    try:
-        for p, value in zip(parameters, values, strict=True):
-            p.data = value
-        yield
-    finally:
-        for p, value in zip(parameters, own, strict=True):
-            p.data = value
 
 
 def random_direction(

@@ -171,8 +171,9 @@ def _read(path: Path) -> Record:
         rows, provenance, complete = stored["rows"], stored["provenance"], stored["complete"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: is not a record ({error!r}); delete it or restore it") from error
-    changed = {part for part, value in _code(path.stem).items() if provenance.get(part) != value}
-    return Record(path.stem, rows, provenance, complete and "grid" not in changed, bool(changed - {"grid"}))
+    code = _code(path.stem)
+    stale = any(provenance.get(part) != value for part, value in code.items() if part != "grid")
+    return Record(path.stem, rows, provenance, complete and provenance.get("grid") == code.get("grid"), stale)
 
 
 def measure(
@@ -237,7 +238,9 @@ def _make(old: Record, points: dict, missing: list[dict], rows: dict[str, dict],
         found = [rows[key] for key in points if key in rows]
         named = {*seeds, *(seed for row in found for seed in (*row.get("seeds", ()), row.get("seed")))}
         provenance["seeds"] = sorted(named - {None})
-        _write(Record(old.name, found, provenance, complete=len(found) == len(points)))
+        made = Record(old.name, found, provenance, complete=len(found) == len(points))
+        if (made.rows, made.provenance, made.complete) != (old.rows, old.provenance, old.complete):
+            _write(made)
 
     finished = spread(functools.partial(_one_run, run, "full"), missing)
     for made, point in enumerate(missing, start=1 + len(points) - len(missing)):

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lrlib.runtime import buffers_kept, modes_kept
+from lrlib.runtime import modes_kept
 
 __all__ = ["generators_restored", "restored"]
 
@@ -33,20 +33,21 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Non
         >>> layer.weight.item() == before
         True
     """
-    settings: list[dict] = [optimizer.state, *optimizer.param_groups]
-    grouped = (value for group in optimizer.param_groups for value in (*group["params"], *group.values()))
-    tensors = {t: t.detach().clone() for t in (*model.parameters(), *grouped) if isinstance(t, torch.Tensor)}
-    saved = copy.deepcopy([dict(values) for values in settings], {id(t): t for t in tensors})  # themselves not copied
+    kept = {id(p): p for group in optimizer.param_groups for p in group["params"]}  # are not copied
+    settings: list[dict] = [optimizer.state, *optimizer.param_groups, *(module._buffers for module in model.modules())]
+    rates = [value for group in optimizer.param_groups for value in group.values() if isinstance(value, torch.Tensor)]
+    tensors = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers(), *rates)]
+    saved = copy.deepcopy([dict(values) for values in settings], kept | {id(t): t for t, _ in tensors})
     gradients = [(p, None if p.grad is None else p.grad.clone(), p.requires_grad) for p in model.parameters()]
     try:
-        with modes_kept(model), buffers_kept(model):
+        with modes_kept(model):
             yield
     finally:
         for values, before in zip(settings, saved, strict=True):
             values.clear()
             values.update(before)
         with torch.no_grad():
-            for tensor, value in tensors.items():
+            for tensor, value in tensors:
                 tensor.copy_(value)
         for parameter, gradient, requires_grad in gradients:
             parameter.requires_grad_(requires_grad)
@@ -67,12 +68,15 @@ def generators_restored(data) -> Iterator[None]:
         >>> random.random() == first
         True
     """
-    with contextlib.ExitStack() as undone:
-        undone.callback(random.setstate, random.getstate())
-        undone.callback(np.random.set_state, np.random.get_state())
-        for put_back, state in _generators(data):
-            undone.callback(put_back, state)
+    generators = list(_generators(data))
+    random_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
         yield
+    finally:
+        for put_back, generator_state in generators:
+            put_back(generator_state)
+        random.setstate(random_state)
+        np.random.set_state(numpy_state)
 
 
 def _generators(data) -> Iterator[tuple[Callable, Any]]:
@@ -83,10 +87,12 @@ def _generators(data) -> Iterator[tuple[Callable, Any]]:
         if id(value) in seen:
             continue
         seen.add(id(value))
-        if isinstance(value, torch.Generator | np.random.RandomState):
+        if isinstance(value, torch.Generator):
             yield value.set_state, value.get_state()
         elif isinstance(value, random.Random):
             yield value.setstate, value.getstate()
+        elif isinstance(value, np.random.RandomState):
+            yield value.set_state, value.get_state()
         elif isinstance(value, np.random.Generator):
             yield partial(setattr, value.bit_generator, "state"), value.bit_generator.state
         elif isinstance(value, list | tuple):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lrlib import _check
 from lrlib.callbacks import Callback, Periodic
 from lrlib.data import Dataset
 from lrlib.minibatches import Data, Loader, MiniBatches
@@ -17,6 +18,7 @@ from lrlib.stack import Loss, Stack, scalar
 
 __all__ = ["Run"]
 
+STATE = {"step", "tensors", "trained", "random", "hidden", "last", "method", "callbacks", "to_call"}  # of a run
 LOOK = 100  # updates after which a GPU is asked whether anything is left to train
 
 
@@ -60,7 +62,9 @@ class Run(ABC):
     ):
         stack = model if isinstance(model, Stack) else None
         self.model, self.size, self.steps, self.step, self._loss = model, stack.size if stack else 1, steps, 0, loss
-        self.seeds = each("seed", list(seed) if isinstance(seed, tuple) else seed, self.size)
+        batch_size = _check.integer("batch_size", batch_size, 1)
+        seeds = each("seed", list(seed) if isinstance(seed, tuple) else seed, self.size)
+        self.seeds = [_check.integer("seed", value, 0) for value in seeds]
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not named:
             raise ValueError("model: must have a parameter that requires a gradient")
@@ -76,6 +80,7 @@ class Run(ABC):
         self.weights = [p.detach() if stack else p.detach()[None] for p in self._params]
         self.gradients: list[torch.Tensor] = []
         self.moves: list[torch.Tensor] = []
+        self._hidden: list[torch.Tensor] = []  # what is trained, while other weights are shown
         self.state: list[dict[str, Any]] = []
         device = self._batches.device
         self.loss = torch.full((steps, self.size), torch.nan, dtype=torch.float64, device=device)
@@ -142,16 +147,19 @@ class Run(ABC):
         if isinstance(self._batches, Loader):
             raise ValueError("data: must be tensors or a Dataset for a run that goes on; the place in a loader is lost")
         cuda = torch.cuda.get_rng_state_all() if self.active.is_cuda else []
+        to_call = [c for c in self._to_call if c.remembers]
+        read = any(c.due(self.step) for c in to_call)
         return cloned(
             {
                 "step": self.step,
                 "tensors": self._tensors(),
                 "trained": [p.requires_grad for p in self.model.parameters()],
                 "random": [torch.get_rng_state(), *cuda],
-                "last": [self.gradients, self.moves],
+                "hidden": self._hidden,
+                "last": [self.gradients, self.moves] if read else [[], []],
                 "method": self.method_state(),
                 "callbacks": [[type(c).__name__, c.state_dict()] for c in self.callbacks if c.remembers],
-                "to_call": sum(bool(c.remembers) for c in self._to_call),
+                "to_call": len(to_call),
             }
         )
 
@@ -162,7 +170,7 @@ class Run(ABC):
             ValueError: it is of a run of another model, method, length or number of replicas, or with other callbacks;
                 nothing has changed then.
         """
-        if not isinstance(state, dict) or "to_call" not in state:
+        if not isinstance(state, dict) or not STATE <= state.keys():
             raise ValueError(f"resume: is a {type(state).__name__}, must be what Run.state_dict returned")
         watching, names = [c for c in self.callbacks if c.remembers], [name for name, _ in state["callbacks"]]
         if [type(callback).__name__ for callback in watching] != names:
@@ -173,6 +181,8 @@ class Run(ABC):
             raise ValueError("resume: is of another model, length or number of replicas, must be of the same run")
         self.load_method_state(state["method"])  # first, as torch's optimizers refuse other groups
         for mine, saved in zip(self._tensors(), state["tensors"], strict=True):
+            mine.copy_(saved)
+        for mine, saved in zip(self.weights, state["hidden"], strict=False):
             mine.copy_(saved)
         self.step, self._calm = state["step"], bool(self.active.all())
         self._to_call = watching[len(watching) - state["to_call"] :]

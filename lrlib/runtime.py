@@ -84,10 +84,12 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
         >>> [module.training for module in model]
         [True, False]
     """
-    with contextlib.ExitStack() as undone:
-        for module in model.modules():
-            undone.callback(setattr, module, "training", module.training)
+    modes = [(module, module.training) for module in model.modules()]
+    try:
         yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 @contextlib.contextmanager
@@ -101,12 +103,16 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
         >>> norm.running_mean
         tensor([0.])
     """
-    copies = {id(buffer): buffer.clone() for buffer in model.buffers()}
-    with contextlib.ExitStack() as undone:
-        for module in model.modules():
-            undone.callback(setattr, module, "_buffers", module._buffers)
-            module._buffers = {name: copies.get(id(buffer)) for name, buffer in module._buffers.items()}
+    own = [(module, dict(module._buffers)) for module in model.modules()]
+    copies = {id(buffer): buffer.clone() for _, buffers in own for buffer in buffers.values() if buffer is not None}
+    for module, buffers in own:
+        module._buffers.update({name: copies.get(id(buffer)) for name, buffer in buffers.items()})
+    try:
         yield
+    finally:
+        for module, buffers in own:
+            module._buffers.clear()
+            module._buffers.update(buffers)
 
 
 def setup() -> None:

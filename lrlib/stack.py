@@ -38,7 +38,7 @@ def scalar(value: torch.Tensor) -> torch.Tensor:
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         found = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
         raise ValueError(f"loss: returned {found}, must return a scalar tensor, the mean over the examples")
-    return value.reshape(())
+    return value if value.ndim == 0 else value.reshape(())
 
 
 class Stack(nn.Module):

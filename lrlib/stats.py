@@ -187,7 +187,8 @@ def cross_tuned(losses: np.ndarray, folds: int = 2) -> np.ndarray:
         raise ValueError(f"losses: has shape {values.shape}, must be settings by seeds, not empty")
     if not np.isfinite(values).all():
         raise ValueError("losses: must be finite; give diverged runs a large loss")
-    folds = _check.integer("folds", folds, 2, values.shape[1])
+    if _check.integer("folds", folds, 2) > values.shape[1]:
+        raise ValueError(f"folds={folds}: must be <= {values.shape[1]}, the number of seeds")
     seeds = np.arange(values.shape[1])
     return np.concatenate(
         [values[np.delete(values, part, axis=1).mean(1).argmin(), part] for part in np.array_split(seeds, folds)]

@@ -23,7 +23,7 @@ from lrlib.updates import OptimizerRun, RuleRun
 __all__ = ["History", "Run", "train", "evaluate"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class History:
     """What happened in a run of T updates, of which the first U took place (U = T unless it diverged or was stopped).
 

@@ -55,7 +55,7 @@ class RuleRun(Run):
         """Update k."""
         x, y = self._batches.batch(k % self._batches.window)
         values = self.losses(x, y)
-        total = values.sum()
+        total = values.sum() if self.size > 1 else values
         gradients = torch.autograd.grad(total, self._params, allow_unused=True)
         used = [i for i, g in enumerate(gradients) if g is not None]  # the others rest, as in torch.optim
         weights = [self.weights[i] for i in used]
@@ -110,11 +110,12 @@ class RuleRun(Run):
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
-        kept = [] if self.plain else [weight.clone() for weight in self.weights]
+        self._hidden = [] if self.plain else [weight.clone() for weight in self.weights]
         self.leave()
         yield
-        for mine, value in zip(self.weights, kept, strict=False):
+        for mine, value in zip(self.weights, self._hidden, strict=False):
             mine.copy_(value)
+        self._hidden = []
         if [id(p) for p in self.model.parameters() if p.requires_grad] != [id(p) for p in self._params]:
             raise ValueError(
                 "model: a callback has changed which parameters require gradients, which only a torch.optim.Optimizer "
@@ -176,6 +177,7 @@ class OptimizerRun(Run):
         required = "closure" in asked and asked["closure"].default is inspect.Parameter.empty
         closures = required or getattr(self.optimizer, "needs_closure", False)
         copies = any(callback.needs_moves for callback in self.callbacks)
+        self._modes[0]()  # a resumed one may be in the other
 
         def update(k: int) -> None:
             x, y = self._batches.batch(k % self._batches.window)

@@ -10,6 +10,8 @@ architecture: :math:`m_{\mathrm{in}}` and :math:`m_{\mathrm{out}}`, 1 where a si
 A model of the base's width is left as it is.
 """
 
+import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.modules.module import register_module_forward_hook
 
 from lrlib import _check, runtime
 from lrlib.rule import Rule
@@ -26,6 +27,7 @@ from lrlib.stack import Loss
 
 __all__ = ["mup_rates", "mup_groups", "mup_init_", "PerParameter", "CoordinateCheck", "coordinate_check"]
 
+KINDS = ("input", "hidden", "output")
 MATRICES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # whose weights are (outputs, inputs, ...)
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 FACTORS: dict[str, Callable[[float, float], float]] = {
@@ -34,49 +36,51 @@ FACTORS: dict[str, Callable[[float, float], float]] = {
 }
 
 Growth = tuple[float, float]  # of a parameter's inputs and outputs
-KINDS: dict[str, Callable[[list[float]], Growth]] = {  # from the growth along each axis
-    "input": lambda ratios: (1.0, math.prod(ratios)),
-    "hidden": lambda ratios: (math.prod(ratios[1:]), math.prod(ratios[:1])),
-    "output": lambda ratios: (math.prod(ratios), 1.0),
-}
 
 
 def _growths(model: nn.Module, base: nn.Module, kinds: Mapping[str, str] | None) -> dict[str, Growth]:
     """How many times more inputs and outputs each parameter has than in the base, by name."""
-    params, small, kinds = dict(model.named_parameters()), dict(base.named_parameters()), kinds or {}
-    if [(n, p.ndim) for n, p in params.items()] != [(n, p.ndim) for n, p in small.items()]:
-        raise ValueError("base: has parameters of other names or axes than model, must be the same, only narrower")
+    kinds = dict(kinds or {})
+    params, small = dict(model.named_parameters()), {n: p.shape for n, p in base.named_parameters()}
+    if list(params) != list(small):
+        raise ValueError("base: has parameters of other names than model, must be the same architecture, only narrower")
     if unknown := sorted(set(kinds) - set(params)):
         raise ValueError(f"kinds: names {unknown[0]!r}, must name parameters of the model")
-    for name, given in kinds.items():
-        _check.choice(f"kinds[{name!r}]", given, KINDS)
-    if tied := [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in params]:
+    for name, kind in kinds.items():
+        _check.choice(f"kinds[{name!r}]", kind, KINDS)
+    every = list(model.named_parameters(remove_duplicate=False))
+    if len(every) > len(params):
+        tied = next(name for name, _ in every if name not in params)
         raise ValueError(
-            f"model: {tied[0]!r} is tied to another parameter, which would be input and output at once; must be untied"
+            f"model: {tied!r} is tied to another parameter, which would be input and output at once; must be untied"
         )
-    growths = {}
-    for name, p in params.items():
-        ratios = [mine / other for mine, other in zip(p.shape, small[name].shape, strict=True)]
-        path, _, attribute = name.rpartition(".")
-        layer = model.get_submodule(path)
-        kind = kinds.get(name) or _kind(layer, attribute, ratios)
-        if kind is None:
-            raise ValueError(
-                f"model: {name!r}, of shape {tuple(p.shape)} in a {type(layer).__name__}, grows with the width in a "
-                f"way that is not known; must be named in kinds, as one of {', '.join(KINDS)}"
-            )
-        growths[name] = KINDS[kind](ratios)
-    return growths
+    owners = {f"{path}.{name}" if path else name: (module, name) for path, module in model.named_modules()
+              for name, _ in module.named_parameters(recurse=False)}  # fmt: skip
+    return {name: _growth(name, *owners[name], p.shape, small[name], kinds.get(name)) for name, p in params.items()}
 
 
-def _kind(layer: nn.Module, attribute: str, ratios: list[float]) -> str | None:
-    """What a parameter of a layer is, by its growth along each axis; None where that is not known."""
+def _growth(
+    name: str, module: nn.Module, attribute: str, shape: torch.Size, base: torch.Size, kind: str | None
+) -> Growth:
+    if len(shape) != len(base):
+        raise ValueError(f"base: {name!r} has shape {tuple(base)}, must have {len(shape)} axes, as in model")
+    ratios = [mine / other for mine, other in zip(shape, base, strict=True)]
     if all(ratio == 1 for ratio in ratios):
-        return "input"
-    if isinstance(layer, MATRICES) and attribute == "weight":
-        return "hidden" if all(ratio == 1 for ratio in ratios[2:]) else None  # a kernel stays as large as it is
-    vector = len(ratios) == 1 and isinstance(layer, (*MATRICES, *NORMS))
-    return "input" if vector or (isinstance(layer, nn.Embedding) and ratios[0] == 1) else None
+        return 1.0, 1.0
+    grown = math.prod(ratios)
+    if kind is not None:
+        return {"input": (1.0, grown), "output": (grown, 1.0), "hidden": (math.prod(ratios[1:]), ratios[0])}[kind]
+    if isinstance(module, MATRICES) and attribute == "weight":
+        if any(ratio != 1 for ratio in ratios[2:]):
+            raise ValueError(f"base: the kernel of {name!r} is {tuple(base[2:])}, must be {tuple(shape[2:])}")
+        return ratios[1], ratios[0]
+    of_vectors = isinstance(module, MATRICES) or isinstance(module, NORMS)
+    if (of_vectors and len(shape) == 1) or (isinstance(module, nn.Embedding) and ratios[0] == 1):
+        return 1.0, grown
+    raise ValueError(
+        f"model: {name!r}, of shape {tuple(shape)} in a {type(module).__name__}, grows with the width in a way that is "
+        f"not known; must be named in kinds, as one of {', '.join(KINDS)}"
+    )
 
 
 def mup_rates(
@@ -147,11 +151,12 @@ def mup_groups(
         >>> optimizer = torch.optim.AdamW(groups)
     """
     lr = _check.positive("lr", lr)
-    factors = mup_rates(model, base, optimizer=optimizer, kinds=kinds).values()
+    factors = mup_rates(model, base, optimizer=optimizer, kinds=kinds)
     if weight_decay is not None:
         _check.nonnegative("weight_decay", weight_decay)
     groups: dict[float, dict] = {}
-    for p, factor in zip(model.parameters(), factors, strict=True):
+    for name, p in model.named_parameters():
+        factor = factors[name]
         decay = {} if weight_decay is None else {"weight_decay": weight_decay / factor}
         groups.setdefault(factor, {"params": [], "lr": lr * factor} | decay)["params"].append(p)
     return list(groups.values())
@@ -181,8 +186,9 @@ def mup_init_(model: nn.Module, base: nn.Module, *, kinds: Mapping[str, str] | N
         >>> round(mup_init_(model, base)[3].weight.std().item() / before, 3)
         0.5
     """
-    growths = _growths(model, base, kinds).values()
-    for p, (m_in, m_out) in zip(model.parameters(), growths, strict=True):
+    growths = _growths(model, base, kinds)
+    for name, p in model.named_parameters():
+        m_in, m_out = growths[name]
         p.mul_(min(1.0, math.sqrt(m_out / m_in)))
     return model
 
@@ -232,18 +238,22 @@ class PerParameter(Rule):
 
     def moves(self, gradients, params, states, now):
         _check.one_a_parameter("scales", self.scales, len(params))
-        every = enumerate(zip(gradients, params, states, strict=True))
-        return [self.rule.move(g, p, state, self._scaled(k, now.like(p))) for k, (g, p, state) in every]
-
-    def _scaled(self, k, values):
-        """The rate and the settings of the k-th parameter."""
-        return values | {name: values[name] * factors[k] for name, factors in self.scales.items()}
+        found = []
+        for k, (g, p, state) in enumerate(zip(gradients, params, states, strict=True)):
+            values = now.like(p)
+            scaled = {name: values[name] * factors[k] for name, factors in self.scales.items()}
+            found.append(self.rule.move(g, p, state, values | scaled))
+        return found
 
     def optimizer(self, params, lr):
         """The rule's optimizer with a parameter group for each of the parameters, which must be a list of tensors."""
         params, settings = list(params), {"lr": lr} | self.rule.settings()
         _check.one_a_parameter("scales", self.scales, len(params))
-        return self.rule.optimizer([{"params": [p]} | self._scaled(k, settings) for k, p in enumerate(params)], lr)
+        groups = [
+            {"params": [p]} | {name: settings[name] * factors[k] for name, factors in self.scales.items()}
+            for k, p in enumerate(params)
+        ]
+        return self.rule.optimizer(groups, lr)
 
 
 @dataclass(frozen=True)
@@ -353,15 +363,16 @@ def _changes(make, width, x, y, steps, seed, loss) -> dict[str, tuple[float, flo
 @torch.no_grad()
 def _outputs(model: nn.Module, x: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
     """What each layer returns for a batch, by name; random layers draw the same numbers every time."""
-    layers = {m: n for n, m in model.named_modules() if list(m.parameters()) and not list(m.children())}
     found: dict[str, torch.Tensor] = {}
 
-    def keep(module: nn.Module, inputs: tuple, output) -> None:
-        if module in layers:
-            first = output[0] if isinstance(output, tuple) else output  # of a recurrent layer, which returns its state
-            found[layers[module]] = first.detach().clone()
+    def keep(name: str, module: nn.Module, inputs: tuple, output) -> None:
+        first = output[0] if isinstance(output, tuple) else output  # of a recurrent layer, which returns its state
+        found[name] = first.detach().clone()
 
-    with register_module_forward_hook(keep), runtime.seeded(seed), runtime.buffers_kept(model):
+    with contextlib.ExitStack() as hooks, runtime.seeded(seed), runtime.buffers_kept(model):
+        for name, module in model.named_modules():
+            if not any(module.children()) and list(module.parameters()):
+                hooks.enter_context(module.register_forward_hook(functools.partial(keep, name)))
         model(x)
     return found
 

@@ -107,3 +107,9 @@ BOOK = claims.Ledger((Path(__file__).resolve().parents[1] / "book").glob("*.ipyn
 def test_every_claim_of_the_five_sources_has_a_verdict_and_no_two_disagree(claim):
     assert claim not in BOOK.open or claim.startswith("M"), f"{claim} has no verdict in any chapter"
     assert claim not in BOOK.disputed, f"{claim}: {BOOK.settled[claim]}"
+
+
+@pytest.mark.parametrize("claim", [["J1"], None, "J99"])
+def test_what_names_no_claim_is_refused(claim):
+    with pytest.raises(ValueError, match="claim="):
+        claims.settle(claim, "holds", "x")

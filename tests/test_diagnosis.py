@@ -268,7 +268,7 @@ def test_a_wrong_type_is_refused(arguments, named):
 def test_a_stack_is_refused():
     stack = lrlib.Stack([lrlib.mlp(64, 8, 10) for _ in range(2)])
     history = lrlib.train(stack, lrlib.digits(), lrlib.constant(0.1), steps=5)
-    with pytest.raises(ValueError, match="is of 2 replicas, must be of one network"):
+    with pytest.raises(ValueError, match=r"losses of shape \(2, 5\), must be of one network"):
         diagnose(history)
 
 

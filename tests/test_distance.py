@@ -73,10 +73,12 @@ def test_a_first_estimate_of_its_own_for_each_replica(rule):
     assert not torch.allclose(*together, atol=1e-3)
 
 
-def test_a_rate_that_warms_up_weighs_the_average_as_the_package_does():
-    warm = lrlib.warmup(lrlib.constant(0.02), 30, start_factor=0.1)
-    mine, _ = trained(lrlib.ScheduleFreeAdamW(), [0, 1], [warm] * 2)
-    other, _ = trained_alone(pytorch_optimizer.ScheduleFreeAdamW, {}, [0, 1], [warm] * 2)
+@pytest.mark.parametrize(
+    "schedule", [lrlib.warmup(lrlib.constant(0.02), 30, start_factor=0.1), lrlib.cosine(0.02, 60)], ids=["up", "down"]
+)
+def test_a_rate_that_changes_weighs_the_average_as_the_package_does(schedule):
+    mine, _ = trained(lrlib.ScheduleFreeAdamW(), [0, 1], [schedule] * 2)
+    other, _ = trained_alone(pytorch_optimizer.ScheduleFreeAdamW, {}, [0, 1], [schedule] * 2)
     torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-7)
 
 

@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import pytest
+import pytorch_optimizer
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -286,8 +287,14 @@ def test_callbacks_stop_some_replicas_and_cut_rates():
 
 @pytest.mark.parametrize(
     "optimizer",
-    [lambda p: lrlib.AdamW(), lambda p: lrlib.HillClimb(), lambda p: torch.optim.Adam(p, lr=1.0)],
-    ids=["rule", "HillClimb", "torch"],
+    [
+        lambda p: lrlib.AdamW(),
+        lambda p: lrlib.HillClimb(),
+        lambda p: lrlib.ScheduleFreeAdamW(),
+        lambda p: torch.optim.Adam(p, lr=1.0),
+        lambda p: pytorch_optimizer.ScheduleFreeAdamW(p, lr=1.0),
+    ],
+    ids=["rule", "HillClimb", "schedule-free", "torch", "schedule-free package"],
 )
 @settings(max_examples=5, deadline=None)
 @given(middle=st.integers(1, 29))
@@ -962,3 +969,75 @@ def test_a_loop_and_a_stack_keep_the_evaluation_at_which_a_run_diverged(seeds):
     assert (stack.updates == loop.updates).all() and np.isnan([stack.diverged_loss, loop.diverged_loss]).all()
     ended = [grid.test_loss[0, range(len(seeds)), grid.diverged_at[0]] for grid in (stack, loop)]
     assert np.isfinite(ended).all() and (np.isnan(stack.test_loss) == np.isnan(loop.test_loss)).all()
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, np.int16])
+def test_numbers_of_any_integer_type_train(kind):
+    grid = lrlib.train_grid(lambda seed: lrlib.mlp(64, 8, 10), DATA, [0.1], [0], steps=kind(3), batch_size=kind(32))
+    assert grid.loss.shape == (1, 1, 3)
+    assert lrlib.train(lrlib_mlp(0), DATA, 0.1, steps=kind(3), batch_size=kind(32)).updates == 3
+
+
+@pytest.mark.parametrize("wrong", [0, -3, 2.5, "x", True, None])
+def test_a_batch_size_is_checked_with_a_loader_too(wrong):
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=8)
+    with pytest.raises((TypeError, ValueError), match="batch_size"):
+        lrlib.train(lrlib_mlp(0).double(), loader, 0.1, steps=2, batch_size=wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"optimizer": "adam"}, {"steps": 0}])
+def test_a_grid_refuses_before_it_loads_the_data(wrong):
+    loaded = []
+    with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
+        lrlib.train_grid(
+            lambda seed: lrlib.mlp(64, 8, 10), lambda: loaded.append(0), [0.1], [0], **{"steps": 2} | wrong
+        )
+    assert not loaded
+
+
+def test_seeds_are_checked_before_anything_begins():
+    started = []
+
+    class Watch(lrlib.Callback):
+        def start(self, run):
+            started.append(run)
+
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=8)
+    for data, model, seed in ((loader, lrlib_mlp(0), -1), (DATA, lrlib.Stack([lrlib_mlp(0), lrlib_mlp(1)]), [1, True])):
+        with pytest.raises((TypeError, ValueError), match="seed"):
+            lrlib.train(model, data, 0.1, steps=2, seed=seed, callbacks=[Watch(every=1)])
+    assert not started
+
+
+def test_results_are_compared_and_hashed_by_what_they_are():
+    one, two = (lrlib.train_grid(lambda seed: lrlib.mlp(64, 8, 10), DATA, [0.1], [0], steps=2) for _ in range(2))
+    assert one != two and one in [two, one] and len({one, two}) == 2
+    history = lrlib.train(lrlib_mlp(0), DATA, 0.1, steps=2)
+    assert history == history and history in {history}
+
+
+def test_the_state_of_a_run_holds_moves_only_for_who_reads_them():
+    def state(callbacks):
+        kept = {}
+        save = lrlib.Periodic(lambda run: kept.update(run.state_dict()), at=[2])
+        lrlib.train(lrlib_mlp(0), DATA, 0.1, steps=3, callbacks=[save, *callbacks])
+        return kept
+
+    assert state([])["last"] == [[], []] and len(state([lrlib.UpdateRatios()])["last"][1]) == len(
+        [*lrlib_mlp(0).parameters()]
+    )
+
+
+def test_sizes_of_updates_are_measured_of_a_scalar_too():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale, self.layer = nn.Parameter(torch.tensor(2.0)), lrlib_mlp(0)
+
+        def forward(self, x):
+            return self.scale * self.layer(x)
+
+    ratios = lrlib.UpdateRatios()
+    lrlib.train(Scaled(), DATA, 0.1, steps=3, callbacks=[ratios])
+    assert ratios.ratios.shape == (3, 5) and (ratios.ratios > 0).all()
+    np.testing.assert_array_less(ratios.whole, ratios.ratios.max(1))

@@ -586,3 +586,21 @@ def test_statistics_stay_where_the_network_refuses_its_inputs(data):
 def test_labels_may_be_short(dtype):
     y = torch.tensor([0, 1], dtype=dtype)
     assert lrlib.negative_log_likelihood(torch.tensor([[0.5, 0.5], [0.5, 0.5]]), y) == pytest.approx(math.log(2))
+
+
+def test_only_statistics_are_renewed():
+    class Counting(nn.BatchNorm1d):
+        def __init__(self, width):
+            super().__init__(width)
+            self.register_buffer("my_running_var", torch.tensor(3.0))
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), Counting(4), nn.Linear(4, 10))
+    lrlib.refresh_batchnorm(model, lrlib.digits().x_train[:100])
+    assert model[2].my_running_var == 3 and model[2].running_mean.any()
+
+
+def test_snapshots_are_compared_and_hashed_by_what_they_are():
+    one, two = lrlib.Snapshots(at=[1]), lrlib.Snapshots(at=[1])
+    for snapshots in (one, two):
+        lrlib.train(lrlib.mlp(64, 8, 10), lrlib.digits(), 0.1, steps=1, callbacks=[snapshots])
+    assert one != two and one in [two, one] and len({one, two}) == 2 and len(repr(one)) < 200

@@ -549,3 +549,20 @@ def test_repeats_see_a_loader_s_data_in_other_orders_and_leave_its_generators(so
     test = range_test(model, loader, torch.optim.SGD(model.parameters(), lr=1.0), num_iter=20, repeats=3)
     assert len({tuple(np.nan_to_num(curve)) for curve in test.loss}) == 3
     assert torch.equal(generator.get_state(), before[0]) and random.getstate() == before[1]
+
+
+def test_buffers_that_are_written_through_another_tensor_are_put_back():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = lrlib.mlp(64, 8, 10)
+            self.register_buffer("stats", torch.zeros(2, 3))
+            self.first = self.stats[0]
+
+        def forward(self, x):
+            self.first.add_(1)
+            return self.layer(x)
+
+    model = Counting()
+    range_test(model, lrlib.digits(), torch.optim.SGD(model.parameters(), lr=0.1), num_iter=20)
+    assert not model.stats.any() and not model.first.any()

@@ -148,3 +148,8 @@ def test_lora_refuses_a_layer_whose_fast_path_passes_over_it():
         x, before = torch.randn(5, 3, 8), slow(torch.ones(5, 3, 8))
         slow.linear1.B.fill_(1.0)
         assert not torch.allclose(slow(torch.ones(5, 3, 8)), before) and slow(x).isfinite().all()
+
+
+def test_a_layer_whose_weight_is_computed_is_refused():
+    with pytest.raises(ValueError, match="layer: has a weight that is computed"):
+        lrlib.LoRA(nn.utils.spectral_norm(nn.Linear(4, 3)), rank=2, alpha=1.0)

@@ -33,7 +33,7 @@ def advance(optimizer, closure):
 @pytest.mark.parametrize("every", [1, 3])
 def test_each_step_is_the_formula(smoothing, every):
     theta, closure, h = quadratic()
-    optimizer = lrlib.HillClimb(step_size=0.1, every=every, smoothing=smoothing).optimizer([theta], lr=0.05)
+    optimizer = lrlib.HillClimb(step_size=0.5, every=every, smoothing=smoothing).optimizer([theta], lr=0.05)
     x, d, rate = theta.detach().clone(), torch.zeros(2, dtype=torch.float64), 0.05
 
     def value(point):
@@ -43,7 +43,7 @@ def test_each_step_is_the_formula(smoothing, every):
     for t in range(40):
         d = smoothing * d + (1 - smoothing) * h * x
         if t % every == 0:
-            rate *= 1.1 if value(x - 1.1 * rate * d) < value(x - 0.9 * rate * d) else 0.9
+            rate *= 1.5 if value(x - 1.5 * rate * d) < value(x - 0.5 * rate * d) else 0.5
         x = x - rate * d
         rates.append(advance(optimizer, closure))
         assert rates[-1] == pytest.approx(rate, rel=1e-12)

@@ -206,12 +206,8 @@ def test_a_model_that_cannot_be_copied(digits, method):
     u = planes.random_direction(model, 1)
     lines = [landscape.loss_line(m, *digits, u, [-1, 0, 1], method=method).loss for m in (model, plain)]
     np.testing.assert_allclose(*lines, rtol=1e-5)
-    norm = Locked(norm=True)
-    line = landscape.loss_line(norm, *digits, torch.zeros(670), [0, 1], batch_norm="recompute")
-    h = norm.layer(digits[0].flatten(1))
-    expected = F.cross_entropy((h - h.mean(0)) / (h.var(0) + 1e-5).sqrt(), digits[1])
-    np.testing.assert_allclose(line.loss, expected.item(), rtol=1e-5)
-    assert not norm.norm.running_mean.any()
+    with pytest.raises(ValueError, match="can be copied"):
+        landscape.loss_line(Locked(norm=True), *digits, torch.ones(670), [-1, 0, 1], batch_norm="recompute")
 
 
 def test_batch_norm_statistics_kept_or_recomputed(digits):
@@ -234,7 +230,7 @@ def test_a_line_between_two_networks_ends_in_both(digits):
     for model, loss in ((one, line.loss[0]), (two, line.loss[2])):
         expected = direct(model, *digits, planes.parameter_vector(model), "recompute")
         assert loss == pytest.approx(expected, rel=1e-5)
-    with pytest.raises(ValueError, match="same names, shapes"):
+    with pytest.raises(ValueError, match="same shapes"):
         landscape.loss_between(one, network("mlp"), *digits, [0, 1])
 
 
@@ -465,7 +461,7 @@ def test_arguments_are_checked(digits):
     line = landscape.loss_line
     with pytest.raises(ValueError, match="direction"):
         line(model, *digits, u[:-1], [0, 1])
-    with pytest.raises(ValueError, match="direction: must be 1 .* finite"):
+    with pytest.raises(ValueError, match="direction: must be finite"):
         line(model, *digits, u * float("nan"), [0, 1])
     with pytest.raises(ValueError, match="strictly increasing"):
         line(model, *digits, u, [0, 1, 1])
@@ -575,35 +571,24 @@ def test_batches_do_not_decide_a_plane(digits):
         landscape.loss_line(model, *digits, u, [0, 1], batch_size=5)
 
 
-def built(activation=nn.Tanh, seed=0, frozen=False):
-    with lrlib.seeded(seed):
-        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), activation(), nn.Linear(8, 10))
-    model[1].requires_grad_(not frozen)
+def buffered(gain):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    model.register_buffer("gain", torch.tensor(gain))
     return model
-
-
-class Buffered(nn.Module):
-    def __init__(self, gain):
-        super().__init__()
-        self.layer = nn.Linear(64, 10)
-        self.register_buffer("gain", torch.tensor(gain))
-
-    def forward(self, x):
-        return self.gain * self.layer(x.flatten(1))
 
 
 @pytest.mark.parametrize(
     "ends, named",
     [
-        ([Buffered(1.0), Buffered(2.0)], "other: .* not in .* buffers"),
-        ([built().requires_grad_(False), built().requires_grad_(False)], "requires a gradient"),
-        ([built(nn.ReLU), built(nn.Tanh)], "other: .* not in layers"),
-        ([built(frozen=True), built(frozen=True, seed=1)], "other: .* not in .* frozen parameters"),
+        ([buffered(1.0), buffered(2.0)], "gain"),
+        ([buffered(1.0).requires_grad_(False), buffered(1.0).requires_grad_(False)], None),
+        ([nn.Sequential(nn.Linear(64, 10), nn.ReLU()), nn.Sequential(nn.Linear(64, 10), nn.Tanh())], "layers of model"),
+        ([nn.Sequential(nn.Linear(9, 9).requires_grad_(False), nn.Linear(9, 2)) for _ in range(2)], "0.weight"),
     ],
     ids=["buffer", "nothing trained", "activation", "frozen"],
 )
 def test_networks_that_differ_in_what_is_not_trained_have_no_line(digits, ends, named):
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(ValueError, match=f"other: .*{named}" if named else "requires a gradient"):
         landscape.loss_between(*ends, *digits, [0, 1])
 
 
@@ -632,9 +617,9 @@ def test_networks_that_compute_something_else_have_no_line(digits, make):
             ends.append(make(gain))
     line = landscape.loss_between(*ends[:2], *digits, [0, 1])
     assert line.loss[1] == pytest.approx(F.cross_entropy(ends[1](digits[0]), digits[1]).item(), rel=1e-5)
-    with pytest.raises(ValueError, match="other: has the loss .* must differ in trained parameters alone"):
+    with pytest.raises(ValueError, match="other: has the loss .* must differ in parameters alone"):
         landscape.loss_between(ends[0], ends[2], *digits, [0, 1])
-    with pytest.raises(ValueError, match="same names, shapes and types"):
+    with pytest.raises(ValueError, match="same shapes and types"):
         landscape.loss_between(ends[0], ends[1].double(), *digits, [0, 1])
 
 
@@ -654,3 +639,21 @@ def test_there_are_no_more_directions_than_parameters():
         planes.project(path, path[0], path)
     with pytest.raises(ValueError, match="directions: are none, must be at least 1"):
         planes.project(path, path[0], [])
+
+
+@pytest.mark.parametrize("method", ["auto", "batched", "loop"])
+def test_what_a_module_keeps_of_a_forward_pass_is_that_of_the_users_own(method):
+    class Keeping(nn.Linear):
+        def forward(self, x):
+            self.last = x.detach()
+            return super().forward(x)
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), Keeping(8, 10))
+    x, y = lrlib.digits().x_train[:32], lrlib.digits().y_train[:32]
+    model(x)
+    before = model[3].last
+    direction = planes.random_direction(model, seed=0, normalise=None)
+    landscape.loss_line(model, x, y, direction, [-1.0, 0.0, 1.0], method=method)
+    assert model[3].last is before
+    torch.save(model.state_dict(), io.BytesIO())
+    copy.deepcopy(model)

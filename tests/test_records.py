@@ -110,6 +110,19 @@ def test_a_finished_record_is_not_made_again_unless_forced(root, monkeypatch):
     assert path.stat().st_mtime_ns > before
 
 
+def test_a_finished_record_is_not_written_again(root, monkeypatch):
+    run(root)
+    written = []
+    monkeypatch.setattr(records, "_write", written.append)
+    assert len(records.measure("demo", [{"seed": s, "power": 2} for s in range(3)], None)) == 3 and not written
+
+
+def test_a_record_whose_chapter_is_gone_is_not_whole(root):
+    run(root)
+    (root / "book" / "demo.ipynb").unlink()
+    assert lrlib.load_record("demo") and not lrlib.whole_record("demo")
+
+
 def test_an_interrupted_run_resumes_where_it_stopped(root):
     calls = []
 

@@ -52,3 +52,21 @@ def test_buffers_come_back_whatever_a_block_did_to_them():
         raise KeyError
     assert {name: id(buffer) for name, buffer in norm.named_buffers()} == {name: id(b) for name, b in own.items()}
     assert norm.running_mean.eq(0).all() and norm.running_var.eq(1).all()
+
+
+def test_buffers_of_a_compiled_model_are_put_back():
+    class Shifted(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 1)
+            self.register_buffer("seen", torch.zeros(3))
+
+        def forward(self, x):
+            self.seen.add_(x.sum(0))
+            return self.layer(x)
+
+    model, x = Shifted(), torch.ones(2, 3)
+    compiled = torch.compile(model, backend="eager")
+    with runtime.buffers_kept(compiled):
+        compiled(x)
+    assert not model.seen.any() and compiled(x).shape == (2, 1) and model.seen.tolist() == [2, 2, 2]

@@ -81,14 +81,14 @@ class Tied(nn.Module):
 @pytest.mark.parametrize(
     ("make", "kinds", "message"),
     [
-        (lambda w: nn.ModuleDict({f"layer{w}": nn.Linear(3, w)}), None, "must be the same, only narrower"),
-        (lambda w: nn.Linear(3, w) if w == 8 else nn.Linear(3, w, bias=False), None, "must be the same, only narrower"),
+        (lambda w: nn.ModuleDict({f"layer{w}": nn.Linear(3, w)}), None, "same architecture"),
+        (lambda w: nn.Linear(3, w) if w == 8 else nn.Linear(3, w, bias=False), None, "same architecture"),
         (Tied, None, "'head.weight' is tied"),
         (transformer, None, "'place', of shape .* in a CharTransformer.* must be named in kinds"),
         (lambda w: nn.Embedding(w, 4), None, "in a Embedding"),
         (lambda w: nn.MultiheadAttention(w, 2), None, "'in_proj_weight'"),
         (lambda w: nn.ConvTranspose2d(w, w, 3), None, "in a ConvTranspose2d"),
-        (lambda w: nn.Conv2d(3, w, w), None, r"'weight', of shape \(8, 3, 8, 8\) in a Conv2d"),
+        (lambda w: nn.Conv2d(3, w, w), None, "kernel of 'weight'"),
         (lambda w: nn.Linear(3, w), {"bias": "vector"}, "kinds"),
         (lambda w: nn.Linear(3, w), {"gain": "input"}, "'gain'"),
     ],
@@ -308,3 +308,22 @@ def test_bad_checks_are_refused(changed, message):
         lrlib.coordinate_check(
             lambda w: None, **{"widths": [4, 8], "x": data.x_train[:2], "y": data.y_train[:2], **changed}
         )
+
+
+def test_the_coordinate_check_sees_the_layers_of_a_transformers_fast_path():
+    def make(width):
+        layer = nn.TransformerEncoderLayer(width, 2, 2 * width, dropout=0.0, batch_first=True)
+        model = nn.Sequential(nn.Linear(6, width), layer, nn.Linear(width, 3)).eval()
+        return model, torch.optim.SGD(model.parameters(), lr=0.01)
+
+    x, y = torch.randn(4, 5, 6), torch.randn(4, 5, 3)
+    found = lrlib.coordinate_check(make, [8, 16], x, y, loss=F.mse_loss)
+    assert {"0", "1.norm1", "1.linear1", "1.linear2", "1.norm2", "2"} <= set(found.names)
+
+
+@pytest.mark.parametrize("rule", [lrlib.Adam(), lrlib.AdamW(), lrlib.Lion(), lrlib.Muon()], ids=str)
+def test_the_groups_of_a_scaled_rule_hold_only_settings_of_its_optimizer(rule):
+    weight = nn.Parameter(torch.ones(2, 2))
+    optimizer = lrlib.PerParameter(rule, {"lr": [0.5]}).optimizer([weight], lr=0.1)
+    assert optimizer.param_groups[0]["lr"] == 0.05
+    assert not [name for name in optimizer.param_groups[0] if "[" in name]

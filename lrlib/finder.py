@@ -328,16 +328,20 @@ def range_test(
     schedules = [Schedule.from_table(rates * (ratio / max(built))) for ratio in built]
     losses = np.full((repeats, num_iter + 1), np.nan)
     sums, weights = np.zeros(num_iter + 1), np.cumsum(smoothing ** np.arange(num_iter))
+    lowest = np.full(num_iter + 1, np.inf)
 
     def watch(row: np.ndarray, run: Run) -> None:
         """Keep the loss; end a sweep that is through, having measured its last rate, or has risen too far."""
         k = run.step - 1
         row[k] = run.loss[k, 0].item()
-        sums[k] = smoothing * sums[k - 1] + row[k] if k else 0.0
-        smoothed = sums[1 : k + 1] / weights[:k]
-        if k and smoothed[-1] > smoothed.min() + stop_factor * max(abs(row[0]), 1e-12):
-            run.stop()
-        elif run.step == num_iter:
+        if k:
+            sums[k] = smoothing * sums[k - 1] + row[k]
+            mean = sums[k] / weights[k - 1]
+            lowest[k] = min(mean, lowest[k - 1])
+            if mean > lowest[k] + stop_factor * max(abs(row[0]), 1e-12):
+                run.stop()
+                return
+        if run.step == num_iter:
             row[num_iter] = run.ahead().item()
             run.stop()
 

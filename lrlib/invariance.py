@@ -37,8 +37,9 @@ def _one_minus_alpha(lr: float, weight_decay: float, momentum: float) -> float:
     limit = (1 - root) ** 2
     if product > limit or product >= 1:
         raise ValueError(
-            f"weight_decay * lr = {product:g}: must be <= (1 - sqrt(momentum))**2 = {limit:g} and < 1, or the roots of "
-            "x**2 - (1 + momentum - weight_decay * lr) * x + momentum are not real and positive; "
+            f"weight_decay * lr = {product:g}: must be {'<' if momentum == 0 else '<='} (1 - sqrt(momentum))**2 = "
+            f"{limit:g}, or the roots of x**2 - (1 + momentum - weight_decay * lr) * x + momentum are "
+            f"{'complex' if product < (1 + root) ** 2 else 'not positive'}; "
             f"lr={lr!r}, weight_decay={weight_decay!r}, momentum={momentum!r}"
         )
     discriminant = (limit - product) * ((1 + root) ** 2 - product)

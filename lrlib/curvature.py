@@ -97,8 +97,8 @@ def _products(
         parts = [part.view_as(p) for part, p in zip(vectors.split(sizes, 1), parameters, strict=True)]
         inner = sum(((g * part).sum() for g, part in zip(gradients, parts, strict=True)), torch.zeros(()).to(total))
         if inner.requires_grad:  # else the loss is linear in the parameters
+            retain = kept is not None
             try:
-                retain = kept is not None
                 total += flat(torch.autograd.grad(inner, parameters, retain_graph=retain, materialize_grads=True))
             except RuntimeError as error:
                 if "is not implemented" not in str(error):

@@ -216,8 +216,7 @@ def _distinct(seeds) -> tuple[int, ...]:
 def _refuse_early(job: _Job, data: Dataset) -> None:
     """Refuse what would be refused later, before anything is trained."""
     for schedule in job.schedules:
-        stack = Stack([nn.Sequential(nn.Flatten(), nn.Linear(1, 1))])
-        make_run(stack, (data.x_train, data.y_train), schedule, **job.options, seed=0, callbacks=[])
+        make_run(nn.Linear(1, 1), (data.x_train, data.y_train), schedule, **job.options, seed=0, callbacks=[])
 
 
 def _train(job: _Job, data: Dataset, cells: Sequence[Cell], way: str) -> tuple[History, list[State]]:

@@ -22,7 +22,6 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ELEMENTWISE = (
     nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus, nn.Hardtanh, nn.Identity,
 )  # fmt: skip
-OF_LAYERS = ("weight", "bias", "running_mean", "running_var")
 IGNORED = -100  # the label that cross_entropy leaves out
 MEANS = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.binary_cross_entropy_with_logits)  # of elements
 
@@ -195,26 +194,37 @@ class Stack(nn.Module):
         assert self._layers is not None
         tensors, h = self.tensors(), x.flatten(2).mT
         for name, layer in self._layers:
-            weight, bias, mean, var = (tensors.get(f"{name}.{key}") for key in OF_LAYERS)
             if isinstance(layer, nn.Linear):
-                assert weight is not None
+                weight = tensors[f"{name}.weight"]
                 weight = weight.view(len(h), -1, weight.shape[-1])
-                h = torch.bmm(weight, h) if bias is None else torch.baddbmm(bias.view(len(h), -1, 1), weight, h)
+                if layer.bias is None:
+                    h = torch.bmm(weight, h)
+                else:
+                    h = torch.baddbmm(tensors[f"{name}.bias"].view(len(h), -1, 1), weight, h)
                 h = h.view(self.size, -1, h.shape[-1])
-            elif isinstance(layer, nn.BatchNorm1d):  # the replicas' units are the channels of one norm
-                if self.training and layer.track_running_stats:
-                    tensors[f"{name}.num_batches_tracked"].add_(1)
-                of_batch = self.training or not layer.track_running_stats
-                weight, bias, mean, var = (p if p is None else p.view(-1) for p in (weight, bias, mean, var))
-                units = h.reshape(1, -1, h.shape[-1])
-                h = F.batch_norm(units, mean, var, weight, bias, of_batch, layer.momentum or 0.0, layer.eps).view_as(h)
+            elif isinstance(layer, nn.BatchNorm1d):
+                h = self._batch_norm(name, layer, tensors, h)
             elif isinstance(layer, nn.LayerNorm):
                 h = F.layer_norm(h.mT, layer.normalized_shape, eps=layer.eps).mT
-                h = h if weight is None else h * weight[:, :, None]
-                h = h if bias is None else h + bias[:, :, None]
+                if layer.weight is not None:
+                    h = h * tensors[f"{name}.weight"][:, :, None]
+                if layer.bias is not None:
+                    h = h + tensors[f"{name}.bias"][:, :, None]
             else:
                 h = layer(h)
         return h.mT
+
+    def _batch_norm(self, name: str, layer: nn.BatchNorm1d, tensors: dict, h: torch.Tensor) -> torch.Tensor:
+        """The replicas' units as the channels of one norm."""
+        keys = ("running_mean", "running_var", "weight", "bias")
+        mean, var, weight, bias = (
+            None if getattr(layer, key) is None else tensors[f"{name}.{key}"].view(-1) for key in keys
+        )
+        if self.training and layer.track_running_stats:
+            tensors[f"{name}.num_batches_tracked"].add_(1)
+        of_batch = self.training or not layer.track_running_stats
+        units = h.reshape(1, -1, h.shape[-1])
+        return F.batch_norm(units, mean, var, weight, bias, of_batch, layer.momentum or 0.0, layer.eps).view_as(h)
 
 
 def initialised(

@@ -86,6 +86,8 @@ class RuleRun(Run):
 
     def _of_all(self, used: list[int], tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         """One for each of the weights, zero where the loss does not depend on it."""
+        if len(used) == len(self.weights):
+            return tensors
         found = dict(zip(used, tensors, strict=True))
         return [found[i] if i in found else torch.zeros_like(weight) for i, weight in enumerate(self.weights)]
 

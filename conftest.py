@@ -16,6 +16,7 @@ os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
 os.environ.pop("MPLBACKEND", None)
 
 import matplotlib  # noqa: E402
+import pytest  # noqa: E402
 
 matplotlib.use("Agg")
 
@@ -79,6 +80,23 @@ def pytest_collection_modifyitems(config, items):
         return -known.get(file, LONG.get(file, 60.0 if file.endswith(".ipynb") else 0.0)), file
 
     items.sort(key=key)  # stable: the order inside a file stays
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """A cell of a notebook reaches the verdicts that are stored with it, also where nbval ignores its output."""
+    result = yield
+    if hasattr(item, "test_outputs"):
+        made, stored = _verdicts(item.test_outputs), _verdicts(item.cell.outputs)
+        assert made == stored, f"the cell reaches the verdicts {made}, with it are stored {stored}"
+    return result
+
+
+def _verdicts(outputs):
+    from lrlib.claims import MIME
+
+    found = [output["data"][MIME] for output in outputs if MIME in output.get("data", {})]
+    return {settled["claim"]: settled["verdict"] for settled in found}
 
 
 def pytest_runtest_logreport(report):

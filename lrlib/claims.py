@@ -15,7 +15,7 @@ from lrlib.stats import Interval, Summary
 
 __all__ = ["CLAIMS", "SOURCES", "VERDICTS", "Claim", "Evidence", "Ledger", "Settled", "Verdict", "settle"]
 
-_MIME = "application/vnd.lrlib.verdict+json"
+MIME = "application/vnd.lrlib.verdict+json"
 VERDICTS = ("holds", "holds with a condition", "corrected", "does not hold", "open at scale", "answered")
 
 SOURCES = {
@@ -213,7 +213,7 @@ class Verdict:
             f'<p class="claim-verdict"><strong>{self.verdict.capitalize()}.</strong> {html.escape(self.answer)}</p>'
             f"{self.details}</div>"
         )
-        return {"text/plain": repr(self), "text/html": card, _MIME: asdict(self)}
+        return {"text/plain": repr(self), "text/html": card, MIME: asdict(self)}
 
 
 def settle(
@@ -274,7 +274,7 @@ class Ledger:
         for path in sorted(notebooks):
             for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
                 for output in cell.get("outputs", ()):
-                    if stored := output.get("data", {}).get(_MIME):
+                    if stored := output.get("data", {}).get(MIME):
                         stored["evidence"] = tuple(map(tuple, stored["evidence"]))
                         self.settled[stored["claim"]].append(Settled(path.stem, cell["id"], Verdict(**stored)))
 

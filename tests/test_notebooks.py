@@ -2,11 +2,16 @@
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import notebook_checks as checks
 import pytest
 import yaml
+
+from lrlib import claims
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "book").glob("**/*.ipynb"))
@@ -360,3 +365,23 @@ def test_toc_and_files_agree():
 def test_chapter(path):
     notebook = json.loads(path.read_text(encoding="utf-8"))
     assert [problem for check in checks.CHECKS for problem in check(notebook)] == []
+
+
+@pytest.mark.parametrize(("stored", "failed"), [("holds", 0), ("corrected", 1)])
+def test_a_verdict_that_differs_from_the_stored_one_fails_though_its_output_is_ignored(tmp_path, stored, failed):
+    source = 'import lrlib\nlrlib.settle("J1", "holds", "x", [lrlib.Evidence("edge", "0.2", "quadratic")])'
+    output = result(1) | {"data": {claims.MIME: {"claim": "J1", "verdict": stored}}}
+    cell = code(source, output, count=1) | {"metadata": {"tags": ["nbval-ignore-output"]}}
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    notebook = {"cells": [cell], "metadata": kernel, "nbformat": 4, "nbformat_minor": 4}
+    (tmp_path / "claim.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    options = ["--nbval", "--nbval-current-env", "-p", "conftest", "-p", "no:cacheprovider", "claim.ipynb"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == failed, done.stdout + done.stderr
+    assert ("the cell reaches the verdicts {'J1': 'holds'}" in done.stdout) == bool(failed)

@@ -7,7 +7,7 @@ import opening
 import pytest
 from bs4 import BeautifulSoup
 
-from lrlib.claims import CLAIMS, Ledger
+from lrlib.claims import CLAIMS, MIME, Ledger
 
 CHAPTERS = sorted((Path(__file__).resolve().parent.parent / "book").glob("*.ipynb"))
 
@@ -18,7 +18,7 @@ def test_a_chapter_opens_with_each_of_its_verdicts_once(path):
         BeautifulSoup("".join(output["data"]["text/html"]), "html.parser").div
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
         for output in cell.get("outputs", ())
-        if "application/vnd.lrlib.verdict+json" in output.get("data", {})
+        if MIME in output.get("data", {})
     ]
     ledger = Ledger([path])
     said = {

@@ -72,7 +72,9 @@ def carry(chapter: str, base: Path, commit: str) -> list[str]:
     for name in before.keys() & now.keys():
         record, (old_rows, old_code), (new_rows, new_code) = records.load_record(name), before[name], now[name]
         provenance = carried(record.provenance, old_code, new_code, commit)
-        if provenance is None:
+        if not record:
+            lines.append(f"{name}: not there yet")
+        elif provenance is None:
             lines.append(f"{name}: left, as the code of {commit} has not made it")
         elif timeless(old_rows) != timeless(new_rows):
             lines.append(f"{name}: left, as it would come out otherwise now; make it again")

@@ -66,20 +66,23 @@ SCHEDULES = (
         },
     ),
     (
-        "One over the step", "Half after 20 steps.", "",
+        "One over the step", "Half after 20 steps.", "timm's falls to 0 at `t_initial`, which must lie beyond the run.",
         {
             "lrlib": "lrlib.inverse_time(0.1, decay=0.05)",
             "PyTorch": "LambdaLR(optimizer, lambda t: 1 / (1 + 0.05 * t))",
+            "timm": 'WSDLRScheduler(optimizer, t_initial=1000, decay_t=1, stable_fn="power", stable_power=1.0, '
+            "stable_timescale=20)",
             "Keras": "InverseTimeDecay(0.1, decay_steps=1, decay_rate=0.05)",
         },
     ),
     (
         "Warm-up, then one over the root", "10 steps of warm-up.",
-        "transformers counts the steps from 0: its first update has rate 0, and its peak comes one step later than in "
-        "the paper and in lrlib.",
+        "timm and transformers count the steps from 0: their first update has rate 0, and their peak comes one step "
+        "later than in the paper and in lrlib. timm's falls to 0 at `t_initial`, which must lie beyond the run.",
         {
             "lrlib": "lrlib.inverse_sqrt(0.1, warmup_steps=10)",
             "PyTorch": "LambdaLR(optimizer, lambda t: min((t + 1) / 10, (10 / (t + 1)) ** 0.5))",
+            "timm": 'WSDLRScheduler(optimizer, t_initial=1000, decay_t=1, stable_fn="rsqrt", warmup_t=10)',
             "transformers": "get_inverse_sqrt_schedule(optimizer, num_warmup_steps=10)",
         },
     ),
@@ -109,9 +112,9 @@ SCHEDULES = (
     ),
     (
         "Warm-up, then cosine", "10 steps of warm-up from a tenth of the peak, 100 steps in all.",
-        "Two families: lrlib's and PyTorch's multiply the cosine by the warm-up; the others let the cosine begin when "
-        "the warm-up ends. Keras's `decay_steps` do not count the warm-up, optax's do. transformers' warm-up always "
-        "starts at 0. In PyTorch's chain a `LambdaLR` in `LinearLR`'s place would give other rates, and no warning.",
+        "Two families: lrlib's and PyTorch's multiply the cosine by the warm-up, so that their highest rate lies below "
+        "the peak; the others let the cosine begin when the warm-up ends. Keras's `decay_steps` do not count the "
+        "warm-up, optax's do. This one of transformers starts at 0. In PyTorch's chain a `LambdaLR` in `LinearLR`'s place would give other rates, and no warning.",
         {
             "lrlib": "lrlib.warmup(lrlib.cosine(0.1, T_max=100), steps=10, start_factor=0.1)",
             "PyTorch": "ChainedScheduler([LinearLR(optimizer, start_factor=0.1, total_iters=10), "
@@ -234,9 +237,9 @@ planned step 99, and past it. The names agree less than one would think, and wha
 schedule that is run too long stays, rises again, or refuses.
 
 Lines of PyTorch, timm and transformers take an `optimizer` that was made with a rate of 0.1; call their `step` once an
-update. optax's and Keras's are functions of the step that the optimizer takes as its rate, like lrlib's in
-`ScheduleLR(optimizer, schedule)`. optax and Keras compute in single precision. The last seven tables do the same
-for groups of parameters, for weight decay and for Muon.
+update (timm's with the number of the next one). optax's and Keras's are functions of the step that the optimizer takes
+as its rate, like lrlib's in `ScheduleLR(optimizer, schedule)`. optax and Keras compute in single precision. The last
+seven tables do the same for groups of parameters, for weight decay and for Muon.
 
 """
 

@@ -78,7 +78,8 @@ SCHEDULES = (
     (
         "Warm-up, then one over the root", "10 steps of warm-up.",
         "timm and transformers count the steps from 0: their first update has rate 0, and their peak comes one step "
-        "later than in the paper and in lrlib. timm's falls to 0 at `t_initial`, which must lie beyond the run.",
+        "later than in the paper and in lrlib. timm's falls to 0 `t_initial` steps after the warm-up, which must lie "
+        "beyond the run.",
         {
             "lrlib": "lrlib.inverse_sqrt(0.1, warmup_steps=10)",
             "PyTorch": "LambdaLR(optimizer, lambda t: min((t + 1) / 10, (10 / (t + 1)) ** 0.5))",
@@ -114,7 +115,8 @@ SCHEDULES = (
         "Warm-up, then cosine", "10 steps of warm-up from a tenth of the peak, 100 steps in all.",
         "Two families: lrlib's and PyTorch's multiply the cosine by the warm-up, so that their highest rate lies below "
         "the peak; the others let the cosine begin when the warm-up ends. Keras's `decay_steps` do not count the "
-        "warm-up, optax's do. This one of transformers starts at 0. In PyTorch's chain a `LambdaLR` in `LinearLR`'s place would give other rates, and no warning.",
+        "warm-up, optax's do. This one of transformers starts at 0. In PyTorch's chain a `LambdaLR` in `LinearLR`'s "
+        "place would give other rates, and no warning.",
         {
             "lrlib": "lrlib.warmup(lrlib.cosine(0.1, T_max=100), steps=10, start_factor=0.1)",
             "PyTorch": "ChainedScheduler([LinearLR(optimizer, start_factor=0.1, total_iters=10), "

@@ -16,7 +16,7 @@ __all__ = ["DAdaptAdam", "Prodigy", "ScheduleFreeAdamW"]
 
 def _total(parts: list[torch.Tensor]) -> torch.Tensor:
     """The sum over all coordinates of a list of tensors (R, ...), in float64: (R,)."""
-    return torch.stack([part.flatten(1).sum(1).double() for part in parts]).sum(0)
+    return torch.stack([part.reshape(len(part), -1).sum(1).double() for part in parts]).sum(0)
 
 
 def _none(name: str, value: float) -> None:

@@ -116,6 +116,7 @@ class LoRA(nn.Module):
         self.A = nn.Parameter(self.weight.new_empty(rank, layer.in_features))
         self.B = nn.Parameter(self.weight.new_zeros(layer.out_features, rank))
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
+        self.train(layer.training)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.linear(x, self.weight, self.bias) + self.scale * F.linear(F.linear(x, self.A), self.B)

@@ -215,8 +215,10 @@ def _distinct(seeds) -> tuple[int, ...]:
 
 def _refuse_early(job: _Job, data: Dataset) -> None:
     """Refuse what would be refused later, before anything is trained."""
+    with runtime.seeded(0):
+        model = nn.Linear(1, 1)
     for schedule in job.schedules:
-        make_run(nn.Linear(1, 1), (data.x_train, data.y_train), schedule, **job.options, seed=0, callbacks=[])
+        make_run(model, (data.x_train, data.y_train), schedule, **job.options, seed=0, callbacks=[])
 
 
 def _train(job: _Job, data: Dataset, cells: Sequence[Cell], way: str) -> tuple[History, list[State]]:
@@ -237,16 +239,16 @@ def _train(job: _Job, data: Dataset, cells: Sequence[Cell], way: str) -> tuple[H
 
 def _cut(job: _Job, data: Dataset, seeds: Sequence[int]) -> list[list[Cell]]:
     """Shards: all schedules of a few seeds, or some schedules of one seed where these do not fit."""
-    count, most = len(job.schedules), _fitting(job, data)
+    count, most = len(job.schedules), _fitting(job, data, seeds[0])
     parts = np.array_split(np.arange(count), -(-count // most))
     groups = np.array_split(np.array(seeds), -(-len(seeds) // max(1, most // count)))
     return [[(k, seed) for seed in group.tolist() for k in part.tolist()] for group in groups for part in parts]
 
 
-def _fitting(job: _Job, data: Dataset) -> int:
+def _fitting(job: _Job, data: Dataset, seed: int) -> int:
     """How many replicas may be in a stack: as many as fit into memory, by the tensors that one forward pass keeps."""
     device, kept = data.x_train.device, []
-    model, size = job.model(0, device), job.options["batch_size"]
+    model, size = job.model(seed, device), job.options["batch_size"]
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
         kept.append(tensor.numel() * tensor.element_size())

@@ -40,8 +40,9 @@ class Now:
         ones = (1,) * (p.ndim - 1) if len(p) > 1 else ()  # one number multiplies any shape
         key = ones, p.dtype
         if key not in self._shaped:
+            kind = torch.promote_types(p.dtype, torch.float32)  # in bfloat16 a beta of 0.999 would be 1
             self._shaped[key] = {
-                name: value.to(p.dtype).view(-1, *ones) if isinstance(value, torch.Tensor) else value
+                name: value.to(kind).view(-1, *ones) if isinstance(value, torch.Tensor) else value
                 for name, value in self.settings.items()
             } | {"t": self.t}
         return self._shaped[key]
@@ -142,6 +143,16 @@ class RuleOptimizer(torch.optim.Optimizer):
             if missing := names - set(group):
                 raise ValueError(f"state_dict: a group lacks {sorted(missing)}, must be of the same rule")
         super().__setstate__(state)
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As of every optimizer; what a rule counts in another type than the weights' keeps that type."""
+        super().load_state_dict(state_dict)
+        names = [name for group in state_dict["param_groups"] for name in group["params"]]
+        for name, p in zip(names, (p for group in self.param_groups for p in group["params"]), strict=True):
+            saved = state_dict["state"].get(name, {})
+            for key, fresh in self.rule.start(p.detach()[None]).items():
+                if fresh.dtype != p.dtype and isinstance(saved.get(key), torch.Tensor):
+                    self.state[p][key] = saved[key].to(p.device, fresh.dtype, copy=True)
 
     def _rule(self, group: dict) -> Rule:
         return type(self.rule)(**{f.name: group[f.name] for f in fields(self.rule)})

@@ -553,7 +553,7 @@ class Hypergradient(Rule):
         return {"last": torch.zeros_like(p), "gain": torch.zeros(len(p), dtype=torch.float64, device=p.device)}
 
     def moves(self, gradients, params, states, now):
-        agreement = sum((g * s["last"]).flatten(1).sum(1) for g, s in zip(gradients, states, strict=True))
+        agreement = sum((g * s["last"]).reshape(len(g), -1).sum(1) for g, s in zip(gradients, states, strict=True))
         gain = now.settings["hyper_lr"] * agreement
         for g, s in zip(gradients, states, strict=True):
             s["last"].copy_(g)

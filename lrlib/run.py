@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lrlib import _check
+from lrlib import _check, runtime
 from lrlib.callbacks import Callback, Periodic
 from lrlib.data import Dataset
 from lrlib.minibatches import Data, Loader, MiniBatches
@@ -215,7 +215,8 @@ class Run(ABC):
     def ahead(self) -> torch.Tensor:
         """The losses (R,) of the mini-batch to come, at the present weights; a loader's is spent by that."""
         self._batches.seek(self.step)
-        with torch.no_grad():
+        devices = [self.active.device] if self.active.is_cuda else []
+        with torch.no_grad(), runtime.buffers_kept(self.model), torch.random.fork_rng(devices):
             return self.losses(*self._batches.batch(self.step % self._batches.window))
 
     def go(self) -> None:
@@ -224,13 +225,13 @@ class Run(ABC):
         self._call(self._to_call)
         update = shortened(self.updater(), self.active.device)
         for k in range(self.step, self.steps):
+            if self._nothing_left():
+                break
             self._batches.seek(k)
             update(k)
             self.step = k + 1
             if not self._nothing_left():
                 self._call(self.callbacks)
-            if self._nothing_left():
-                break
         if self.size == 1:
             self.step = int(self.updates()[0])
         self.leave()

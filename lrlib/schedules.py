@@ -174,7 +174,7 @@ def step(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
     lr = _check.nonnegative("lr", lr)
     step_size = _check.integer("step_size", step_size, 1)
     gamma = _check.positive("gamma", gamma)
-    return Schedule(lambda t: lr * gamma ** np.floor(t / step_size), (step, lr, step_size, gamma))
+    return Schedule(lambda t: lr * gamma ** np.floor(t / step_size) if lr else 0 * t, (step, lr, step_size, gamma))
 
 
 def multistep(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Schedule:

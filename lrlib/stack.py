@@ -123,6 +123,10 @@ class Stack(nn.Module):
             if before != {name: id(tensor) for name, tensor in model.named_buffers()}:
                 raise ValueError("model: rebinds its buffers in its forward pass, must write them in place")
 
+    def _apply(self, fn, recurse=True):
+        self.template._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Outputs of every replica, (R, B, ...).
 

@@ -14,6 +14,7 @@ from lrlib.minibatches import MiniBatches, Place, row
 from lrlib.rule import Now, Rule, losses_at
 from lrlib.run import Run, cloned, each
 from lrlib.schedules import Schedule
+from lrlib.stack import Stack
 
 __all__ = ["OptimizerRun", "RuleRun"]
 
@@ -38,6 +39,9 @@ class RuleRun(Run):
             for name, value in rule.settings().items()
         }
         self.state = [rule.start(weight) for weight in self.weights]
+        self._buffers: list[torch.Tensor] = []  # of a stack, where a replica may stop before the others
+        if isinstance(model, Stack):
+            self._buffers = [model.tensors()[name] for name, _ in model.template.named_buffers()]
 
     def cut(self, factor, replicas=None):
         chosen = list(range(self.size)) if replicas is None else list(replicas)
@@ -54,6 +58,7 @@ class RuleRun(Run):
     def _update(self, k: Place) -> None:
         """Update k."""
         x, y = self._batches.batch(k % self._batches.window)
+        before = [] if isinstance(k, int) and self._calm else [buffer.clone() for buffer in self._buffers]
         values = self.losses(x, y)
         total = values.sum() if self.size > 1 else values
         gradients = torch.autograd.grad(total, self._params, allow_unused=True)
@@ -62,6 +67,8 @@ class RuleRun(Run):
         given = [gradients[i].to_dense().view_as(weight) for i, weight in zip(used, weights, strict=True)]
         values = values.detach()
         with torch.no_grad():
+            for buffer, old in zip(self._buffers, before, strict=False):
+                buffer.copy_(buffer.where(_like(self.active, buffer), old))
             calm = isinstance(k, int) and self._calm and math.isfinite(total.item())
             _write(self.loss, k, values if calm else values.where(self.active, torch.nan))
             if not calm:
@@ -77,7 +84,7 @@ class RuleRun(Run):
             )
             moves = self._rule.moves(given, weights, [self.state[i] for i in used], now)
             if not calm:
-                moves = [m.where(self.active.view(-1, *[1] * (m.ndim - 1)), 0.0) for m in moves]
+                moves = [m.where(_like(self.active, m), 0.0) for m in moves]
             for weight, move in zip(weights, moves, strict=True):
                 weight.sub_(move)
             self.gradients, self.moves = self._of_all(used, given), self._of_all(used, moves)
@@ -188,7 +195,9 @@ class OptimizerRun(Run):
             def closure():
                 if known:
                     return known.pop()
-                self.optimizer.zero_grad()
+                if torch.is_grad_enabled():  # where not, a rule compares losses and has taken its gradients
+                    self.model.zero_grad()  # also what the optimizer was not given
+                    self.optimizer.zero_grad()
                 value = self.losses(x, y)[0]
                 if torch.is_grad_enabled():
                     value.backward()
@@ -205,6 +214,8 @@ class OptimizerRun(Run):
             self.optimizer.step(*[closure] * closures)
             self.gradients = [torch.zeros_like(p)[None] if p.grad is None else p.grad[None] for p in self._params]
             self.moves = [old - new for old, new in zip(before, self.weights, strict=True)] if copies else []
+            for j, group in enumerate(self.optimizer.param_groups):
+                self.rates[k, j] = group.get("applied_lr", self.rates[k, j])  # of a rule that sets its own
 
         return update
 
@@ -247,3 +258,8 @@ def _write(table: torch.Tensor, k: Place, values: torch.Tensor) -> None:
         table[k] = values
     else:
         table.index_copy_(0, k, values.to(table.dtype)[None])
+
+
+def _like(active: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """One truth a replica, (R,), in a shape that goes with a tensor (R, ...)."""
+    return active.view(-1, *[1] * (tensor.ndim - 1))

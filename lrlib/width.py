@@ -15,6 +15,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 import torch
@@ -220,12 +221,15 @@ class PerParameter(Rule):
     def __post_init__(self):
         if not isinstance(self.rule, Rule):
             raise TypeError(f"rule={self.rule!r}: must be a rule of lrlib")
-        if self.rule.joint or self.rule.needs_loss:
+        if self.rule.joint or self.rule.needs_loss or type(self.rule).moves is not Rule.moves:
             raise ValueError(f"rule={self.rule!r}: must move each parameter by itself")
         for name, factors in self.scales.items():
             _check.choice("scales", name, ("lr", *self.rule.settings()))
+            setting = self.rule.settings().get(name)
             for k, factor in enumerate(factors):
                 _check.positive(f"scales[{name!r}][{k}]", factor)
+                if isinstance(setting, Real):
+                    self.rule.check(name, setting * factor)
 
     def check(self, name, value):
         self.rule.check(name, value)
@@ -247,12 +251,15 @@ class PerParameter(Rule):
 
     def optimizer(self, params, lr):
         """The rule's optimizer with a parameter group for each of the parameters, which must be a list of tensors."""
-        params, settings = list(params), {"lr": lr} | self.rule.settings()
+        params = list(params)
         _check.one_a_parameter("scales", self.scales, len(params))
-        groups = [
-            {"params": [p]} | {name: settings[name] * factors[k] for name, factors in self.scales.items()}
-            for k, p in enumerate(params)
-        ]
+        groups: list[dict] = [{"params": [p]} for p in params]
+        for name, factors in self.scales.items():
+            name, _, place = name.rstrip("]").partition("[")
+            for group, factor in zip(groups, factors, strict=True):
+                value = group.get(name, lr if name == "lr" else getattr(self.rule, name))
+                scaled = [v * factor if str(k) == place else v for k, v in enumerate(value)] if place else None
+                group[name] = tuple(scaled) if scaled else value * factor
         return self.rule.optimizer(groups, lr)
 
 

@@ -1041,3 +1041,176 @@ def test_sizes_of_updates_are_measured_of_a_scalar_too():
     lrlib.train(Scaled(), DATA, 0.1, steps=3, callbacks=[ratios])
     assert ratios.ratios.shape == (3, 5) and (ratios.ratios > 0).all()
     np.testing.assert_array_less(ratios.whole, ratios.ratios.max(1))
+
+
+@pytest.mark.parametrize("first", [0.0, 1.0], ids=["a probability", "none"])
+@pytest.mark.parametrize("size", [2000, 20, 7])
+def test_a_loss_that_squeezes_its_outputs_is_evaluated(first, size):
+    x = torch.linspace(-1, 1, 40)[:, None]
+    y = (x[:, 0] > 0).float()
+    model = nn.Linear(1, 1)
+    nn.init.ones_(model.weight)
+    nn.init.constant_(model.bias, 1.5 + first)
+
+    def loss(z, t):
+        return F.binary_cross_entropy_with_logits(z.squeeze(), t)
+
+    found, _ = lrlib.evaluate(model, x, y, loss, size)
+    assert found == pytest.approx(loss(model(x), y).item(), rel=1e-5)
+    with pytest.raises(ValueError, match="a mean over the examples"):
+        lrlib.evaluate(model, x, y, lambda z, t: len(t) * loss(z, t), 20)
+
+
+@pytest.mark.parametrize("optimizer", [lrlib.SGD(), torch.optim.SGD])
+def test_what_is_stopped_before_its_first_update_stays(optimizer):
+    model = mlp(norm="batch")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    method = optimizer if isinstance(optimizer, lrlib.Rule) else optimizer(model.parameters(), 0.1)
+    stop = lrlib.Periodic(lambda run: run.stop(), at=[0])
+    history = lrlib.train(model, (X, Y), 0.1, steps=5, optimizer=method, callbacks=[stop])
+    assert history.updates == 0 and all(torch.equal(before[n], t) for n, t in model.state_dict().items())
+
+
+def test_a_run_that_was_saved_when_it_was_about_to_stop_stops():
+    final, valid = lrlib.hold_out(lrlib.relabelled(DATA, 0.5))
+
+    def run(resume=None):
+        saved, model = [], lrlib_mlp(0)
+        save = lrlib.Periodic(lambda run: saved.append(run.state_dict()), every=2)
+        stop = lrlib.ReduceOnPlateau(valid, every=2, patience=1, max_cuts=1)
+        optimizer = torch.optim.SGD(model.parameters(), 1.0)
+        options = {"steps": 400, "optimizer": optimizer, "callbacks": [save, stop], "resume": resume}
+        return lrlib.train(model, final, 1.0, **options), model, saved
+
+    whole, one, saved = run()
+    resumed, other, _ = run(saved[-1])
+    assert resumed.updates == whole.updates == saved[-1]["step"] < 400
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_a_replica_that_is_stopped_keeps_its_statistics():
+    def run(model):
+        return lrlib.train(
+            model, (X, Y), 0.1, steps=20, seed=3, callbacks=[lambda run: run.step == 5 and run.stop([0])]
+        )
+
+    alone, stack = mlp(norm="batch"), lrlib.Stack([mlp(norm="batch"), mlp(norm="batch")])
+    run(alone), run(stack)
+    state = alone.state_dict()
+    assert state.keys() == stack.replica(0).keys()
+    for name, tensor in stack.replica(0).items():
+        torch.testing.assert_close(tensor, state[name], rtol=1e-9, atol=1e-9)
+    assert [int(stack.replica(r)["2.num_batches_tracked"]) for r in (0, 1)] == [5, 20]
+
+
+@pytest.mark.parametrize(
+    "rule", [lrlib.Prodigy(), lrlib.DAdaptAdam(), lrlib.ScheduleFreeAdamW(), lrlib.Hypergradient()]
+)
+def test_an_optimizer_of_a_rule_goes_on_bit_by_bit_in_single_precision(rule):
+    def run(resume=None):
+        with lrlib.seeded(0):
+            model, saved = lrlib.mlp(64, 12, 10), []
+        optimizer = rule.optimizer(model.parameters(), lr=0.1)
+        save = lrlib.Periodic(lambda run: saved.append(run.state_dict()), at=[10])
+        options = {"steps": 30, "optimizer": optimizer, "callbacks": [save], "resume": resume}
+        return lrlib.train(model, DATA, 0.1, **options), saved
+
+    whole, saved = run()
+    resumed, _ = run(saved[0])
+    assert np.array_equal(whole.loss, resumed.loss) and np.isfinite(whole.loss).all()
+
+
+def test_a_state_in_half_precision_counts_on():
+    p = nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
+    optimizer = lrlib.ScheduleFreeAdamW().optimizer([p], lr=1.0)
+    for k in range(600):
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+        if k == 299:
+            optimizer.load_state_dict(optimizer.state_dict())
+    assert optimizer.state[p]["weight_sum"] == 600
+
+
+def test_a_stack_moves_and_changes_type_with_its_template():
+    with lrlib.seeded(0):
+        models = [lrlib.conv_net(4), lrlib.conv_net(4)]
+    stack = lrlib.Stack(models).double()
+    assert np.isfinite(lrlib.train(stack, (X, Y), 0.1, steps=2).loss).all()
+    assert {p.device.type for p in lrlib.Stack(models).to("meta").template.parameters()} == {"meta"}
+
+
+class Scaled(nn.Linear):
+    def __init__(self):
+        super().__init__(64, 10, dtype=torch.float64)
+        self.scale = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+
+    def forward(self, x):
+        return self.scale * super().forward(x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [*RULES.values(), lrlib.Prodigy(), lrlib.DAdaptAdam(), lrlib.ScheduleFreeAdamW()],
+    ids=lambda r: type(r).__name__,
+)
+def test_a_scalar_parameter_trains(rule):
+    with lrlib.seeded(0):
+        models = [Scaled(), Scaled()]
+    alone, stack = copy.deepcopy(models[0]), lrlib.Stack(models)
+    single = lrlib.train(alone, (X, Y), 0.01, steps=3, optimizer=rule)
+    both = lrlib.train(stack, (X, Y), 0.01, steps=3, optimizer=rule)
+    assert single.loss == pytest.approx(both.loss[0], rel=1e-9) and alone.scale != 1
+
+
+@pytest.mark.parametrize("name", ["Adam", "momentum", "Lion", "RMSprop"])
+def test_numbers_by_replica_and_step_keep_their_digits_in_bfloat16(name):
+    def losses(rule):
+        model = mlp().bfloat16()
+        return lrlib.train(model, (X.bfloat16(), Y), 0.01, steps=5, optimizer=rule).loss
+
+    settings = {"Adam": ("betas", (0.9, 0.999)), "Lion": ("betas", (0.9, 0.99)), "RMSprop": ("alpha", 0.999)}
+    key, value = settings.get(name, ("momentum", 0.9))
+    planned = tuple(map(lrlib.constant, value)) if isinstance(value, tuple) else lrlib.constant(value)
+    rule = RULES[name]
+    found = losses(dataclasses.replace(rule, **{key: planned}))
+    assert len(found) == 5 and found == pytest.approx(losses(dataclasses.replace(rule, **{key: value})), rel=0.02)
+
+
+def test_a_grid_makes_only_the_models_of_its_seeds_and_leaves_the_generator():
+    made = {seed: lrlib_mlp(seed) for seed in (5, 6)}
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    lrlib.train_grid(lambda seed: copy.deepcopy(made[seed]), DATA, [0.1], seeds=[5, 6], steps=2)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_gradients_and_rates_of_torchs_optimizers_are_those_of_the_update():
+    fixed = X[:64], Y[:64]
+    seen = []
+
+    def note(run):
+        seen.append([g.norm().item() for g in run.gradients])
+
+    model = mlp()
+    head = torch.optim.SGD(model[-1].parameters(), 0.1)
+    lrlib.train(model, fixed, 0.0, steps=3, batch_size=64, optimizer=head, callbacks=[note])
+    assert seen[0] == pytest.approx(seen[2]) and min(seen[0]) > 0
+    seen.clear()
+    for method in (lrlib.HillClimb(), lrlib.HillClimb().optimizer(model.parameters(), lr=0.0)):
+        lrlib.train(model, fixed, 0.0, steps=1, batch_size=64, optimizer=method, callbacks=[note])
+    assert seen[0] == pytest.approx(seen[1]) and min(seen[0]) > 0
+    rule, one, other = lrlib.Hypergradient(0.01), mlp(), mlp()
+    by_rule = lrlib.train(one, (X, Y), 0.1, steps=4, optimizer=rule)
+    by_optimizer = lrlib.train(other, (X, Y), 0.1, steps=4, optimizer=rule.optimizer(other.parameters(), lr=0.1))
+    assert by_rule.lr == pytest.approx(by_optimizer.lr.ravel()) and by_rule.lr[-1] != 0.1
+
+
+def test_a_look_ahead_leaves_statistics_and_generator():
+    def run(*callbacks):
+        with lrlib.seeded(0):
+            model = nn.Sequential(lrlib.mlp(64, 12, norm="batch"), nn.Dropout(0.5), nn.Linear(12, 10)).double()
+            history = lrlib.train(model, (X, Y), 0.1, steps=9, callbacks=callbacks)
+        return history.loss, model.state_dict()
+
+    (loss, state), (other, same) = run(), run(lambda run: run.step < 9 and run.ahead())
+    assert np.array_equal(loss, other) and all(torch.equal(state[name], same[name]) for name in state)

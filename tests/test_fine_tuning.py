@@ -153,3 +153,8 @@ def test_lora_refuses_a_layer_whose_fast_path_passes_over_it():
 def test_a_layer_whose_weight_is_computed_is_refused():
     with pytest.raises(ValueError, match="layer: has a weight that is computed"):
         lrlib.LoRA(nn.utils.spectral_norm(nn.Linear(4, 3)), rank=2, alpha=1.0)
+
+
+def test_lora_of_a_model_in_evaluation_mode_is_in_that_mode():
+    model = lrlib.lora(lrlib.mlp(64, 16, 10).eval(), rank=2, alpha=4)
+    assert not any(module.training for module in model.modules()) and lrlib.Stack([model, model]).size == 2

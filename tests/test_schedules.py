@@ -561,3 +561,7 @@ def test_a_rate_of_zero_stays_zero_however_it_grows():
     assert lrlib.exponential(0.0, gamma=2.0)([0, 2000]).tolist() == [0.0, 0.0]
     with pytest.raises(ValueError, match="must be a vector of numbers >= 0"):
         lrlib.Schedule.from_table([0.1, np.inf])
+
+
+def test_a_rate_of_zero_stays_zero_however_large_its_factor():
+    assert lrlib.step(0.0, 1, 2.0)(5000) == 0

@@ -327,3 +327,30 @@ def test_the_groups_of_a_scaled_rule_hold_only_settings_of_its_optimizer(rule):
     optimizer = lrlib.PerParameter(rule, {"lr": [0.5]}).optimizer([weight], lr=0.1)
     assert optimizer.param_groups[0]["lr"] == 0.05
     assert not [name for name in optimizer.param_groups[0] if "[" in name]
+
+
+@pytest.mark.parametrize(
+    ("rule", "scales"),
+    [
+        (lrlib.ScheduleFreeAdamW(), {"lr": [1.0]}),
+        (lrlib.PerParameter(lrlib.Adam(), {"lr": [1.0]}), {"lr": [1.0]}),
+        (lrlib.SGD(momentum=0.9), {"momentum": [1.2]}),
+    ],
+)
+def test_what_a_scaled_rule_cannot_do_is_refused(rule, scales):
+    with pytest.raises(ValueError, match=r"rule=|momentum="):
+        lrlib.PerParameter(rule, scales)
+
+
+def test_scaled_betas_reach_the_optimizer():
+    def loss(method):
+        with lrlib.seeded(0):
+            model = lrlib.mlp(64, 16, 10).double()
+        made = method if isinstance(method, lrlib.Rule) else method(model)
+        data = lrlib.digits()
+        return lrlib.train(model, (data.x_train.double(), data.y_train), 0.01, steps=20, optimizer=made).loss
+
+    rule = lrlib.PerParameter(lrlib.Adam(), {"betas[0]": [0.5] * 4})
+    expected = loss(lrlib.Adam(betas=(0.45, 0.999)))
+    assert loss(rule) == pytest.approx(expected, rel=1e-9)
+    assert loss(lambda model: rule.optimizer(model.parameters(), lr=0.01)) == pytest.approx(expected, rel=1e-9)

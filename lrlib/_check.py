@@ -114,7 +114,7 @@ def _in_pieces(loss: Callable, outputs: torch.Tensor, y: torch.Tensor, size: int
     """The loss of as many examples as make whole pieces, and the mean of those of the pieces."""
     count = len(y) - len(y) % size
     pieces = [loss(z, t) for z, t in zip(outputs[:count].split(size), y[:count].split(size), strict=True)]
-    return loss(outputs[:count], y[:count]), torch.stack(pieces).mean()
+    return loss(outputs[:count], y[:count]), sum(pieces) / len(pieces)
 
 
 def one_a_parameter(name: str, factors: Mapping[str, Sequence[float]], count: int) -> None:

@@ -42,7 +42,9 @@ class Now:
         if key not in self._shaped:
             kind = torch.promote_types(p.dtype, torch.float32)  # in bfloat16 a beta of 0.999 would be 1
             self._shaped[key] = {
-                name: value.to(kind).view(-1, *ones) if isinstance(value, torch.Tensor) else value
+                name: value.to(p.dtype if name == "lr" else kind).view(-1, *ones)
+                if isinstance(value, torch.Tensor)
+                else value
                 for name, value in self.settings.items()
             } | {"t": self.t}
         return self._shaped[key]
@@ -146,7 +148,18 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict) -> None:
         """As of every optimizer; what a rule counts in another type than the weights' keeps that type."""
-        super().load_state_dict(state_dict)
+        given: list[dict] = []  # what is loaded, after the hooks before and before those after
+        hooks = [
+            self.register_load_state_dict_pre_hook(lambda _, some: given.append(some)),
+            self.register_load_state_dict_post_hook(lambda _: self._keep_types(given[-1]), prepend=True),
+        ]
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _keep_types(self, state_dict: dict) -> None:
         names = [name for group in state_dict["param_groups"] for name in group["params"]]
         for name, p in zip(names, (p for group in self.param_groups for p in group["params"]), strict=True):
             saved = state_dict["state"].get(name, {})

@@ -215,9 +215,10 @@ class Run(ABC):
     def ahead(self) -> torch.Tensor:
         """The losses (R,) of the mini-batch to come, at the present weights; a loader's is spent by that."""
         self._batches.seek(self.step)
+        x, y = self._batches.batch(self.step % self._batches.window)  # a loader draws what is to stay drawn
         devices = [self.active.device] if self.active.is_cuda else []
         with torch.no_grad(), runtime.buffers_kept(self.model), torch.random.fork_rng(devices):
-            return self.losses(*self._batches.batch(self.step % self._batches.window))
+            return self.losses(x, y)
 
     def go(self) -> None:
         """All updates from the present step on, with the callbacks."""

@@ -124,7 +124,11 @@ class Stack(nn.Module):
                 raise ValueError("model: rebinds its buffers in its forward pass, must write them in place")
 
     def _apply(self, fn, recurse=True):
+        held = [(d, k, t) for m in self.template.modules() for d in (m._parameters, m._buffers) for k, t in d.items()]
         self.template._apply(fn, recurse)
+        first: dict[int, torch.Tensor] = {}
+        for tensors, name, before in held:  # what was one tensor stays one
+            tensors[name] = first.setdefault(id(before), tensors[name])
         return super()._apply(fn, recurse)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

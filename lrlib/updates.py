@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from lrlib import _check, capture
 from lrlib.minibatches import MiniBatches, Place, row
-from lrlib.rule import Now, Rule, losses_at
+from lrlib.rule import Now, Rule, RuleOptimizer, losses_at
 from lrlib.run import Run, cloned, each
 from lrlib.schedules import Schedule
 from lrlib.stack import Stack
@@ -39,9 +40,7 @@ class RuleRun(Run):
             for name, value in rule.settings().items()
         }
         self.state = [rule.start(weight) for weight in self.weights]
-        self._buffers: list[torch.Tensor] = []  # of a stack, where a replica may stop before the others
-        if isinstance(model, Stack):
-            self._buffers = [model.tensors()[name] for name, _ in model.template.named_buffers()]
+        self._buffers = _statistics(model) if isinstance(model, Stack) else []  # a replica may stop before the others
 
     def cut(self, factor, replicas=None):
         chosen = list(range(self.size)) if replicas is None else list(replicas)
@@ -67,8 +66,7 @@ class RuleRun(Run):
         given = [gradients[i].to_dense().view_as(weight) for i, weight in zip(used, weights, strict=True)]
         values = values.detach()
         with torch.no_grad():
-            for buffer, old in zip(self._buffers, before, strict=False):
-                buffer.copy_(buffer.where(_like(self.active, buffer), old))
+            active = self.active.clone() if before else self.active
             calm = isinstance(k, int) and self._calm and math.isfinite(total.item())
             _write(self.loss, k, values if calm else values.where(self.active, torch.nan))
             if not calm:
@@ -83,6 +81,8 @@ class RuleRun(Run):
                 losses_at(weights, lambda: self.losses(x, y)) if self._rule.needs_loss else None,
             )
             moves = self._rule.moves(given, weights, [self.state[i] for i in used], now)
+            for buffer, old in zip(self._buffers, before, strict=False):
+                buffer.copy_(buffer.where(_like(active, buffer), old))
             if not calm:
                 moves = [m.where(_like(self.active, m), 0.0) for m in moves]
             for weight, move in zip(weights, moves, strict=True):
@@ -196,7 +196,10 @@ class OptimizerRun(Run):
                 if known:
                     return known.pop()
                 if torch.is_grad_enabled():  # where not, a rule compares losses and has taken its gradients
-                    self.model.zero_grad()  # also what the optimizer was not given
+                    held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+                    for p in self.model.parameters():
+                        if id(p) not in held:
+                            p.grad = None
                     self.optimizer.zero_grad()
                 value = self.losses(x, y)[0]
                 if torch.is_grad_enabled():
@@ -210,12 +213,15 @@ class OptimizerRun(Run):
                 return
             before = [weight.clone() for weight in self.weights] if copies else self.weights
             self._apply_rates(k)
+            for group in self.optimizer.param_groups if isinstance(self.optimizer, RuleOptimizer) else ():
+                group.pop("applied_lr", None)
             known.extend([value] * lbfgs)  # it asks first for the loss and the gradients that are there
             self.optimizer.step(*[closure] * closures)
             self.gradients = [torch.zeros_like(p)[None] if p.grad is None else p.grad[None] for p in self._params]
             self.moves = [old - new for old, new in zip(before, self.weights, strict=True)] if copies else []
-            for j, group in enumerate(self.optimizer.param_groups):
-                self.rates[k, j] = group.get("applied_lr", self.rates[k, j])  # of a rule that sets its own
+            if isinstance(self.optimizer, RuleOptimizer):
+                for j, group in enumerate(self.optimizer.param_groups[: self.rates.shape[1]]):
+                    self.rates[k, j] = group.get("applied_lr", self.rates[k, j])  # of a rule that sets its own
 
         return update
 
@@ -258,6 +264,14 @@ def _write(table: torch.Tensor, k: Place, values: torch.Tensor) -> None:
         table[k] = values
     else:
         table.index_copy_(0, k, values.to(table.dtype)[None])
+
+
+def _statistics(stack: Stack) -> list[torch.Tensor]:
+    """What normalisations count in training, each (R, ...)."""
+    tensors, norms = stack.tensors(), nn.modules.batchnorm._NormBase
+    layers = [(name, layer) for name, layer in stack.template.named_modules() if isinstance(layer, norms)]
+    names = [f"{name}.{buffer}".lstrip(".") for name, layer in layers for buffer, _ in layer.named_buffers()]
+    return [tensors[name] for name in names if name in tensors]
 
 
 def _like(active: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:

@@ -1214,3 +1214,117 @@ def test_a_look_ahead_leaves_statistics_and_generator():
 
     (loss, state), (other, same) = run(), run(lambda run: run.step < 9 and run.ahead())
     assert np.array_equal(loss, other) and all(torch.equal(state[name], same[name]) for name in state)
+
+
+class Table(nn.Module):
+    """Two layers share one constant."""
+
+    def __init__(self, seed):
+        super().__init__()
+        table = torch.full((4,), 1.0 + seed)
+        with lrlib.seeded(seed):
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.first.register_buffer("table", table)
+        self.second.register_buffer("table", table)
+
+    def forward(self, x):
+        return self.second((self.first(x) + self.first.table).tanh()) + self.second.table
+
+
+def test_what_layers_of_a_stack_share_stays_shared_where_its_type_changes():
+    models, x = [Table(0), Table(1)], torch.randn(1, 3, 4, dtype=torch.float64)
+    stack = lrlib.Stack(models).double()
+    outputs = stack(x)
+    for model, found in zip(models, outputs, strict=True):
+        torch.testing.assert_close(model.double()(x[0]), found)
+    x, y = torch.randn(20, 4, dtype=torch.float64), torch.arange(20) % 4
+    assert np.isfinite(lrlib.train(stack, (x, y), 0.1, steps=2, batch_size=5).loss).all()
+
+
+class Accumulating(torch.optim.SGD):
+    """Steps at every second call, by the gradients of both."""
+
+    calls = 0
+
+    def zero_grad(self, set_to_none=True):
+        if self.calls % 2 == 0:
+            super().zero_grad(set_to_none)
+
+    def step(self, closure=None):
+        self.calls += 1
+        if self.calls % 2 == 0:
+            super().step()
+
+
+def test_an_optimizer_that_accumulates_gradients_keeps_them():
+    x, y, model, plain = X[:20], Y[:20], mlp(), mlp()
+    optimizer = Accumulating(model.parameters(), 0.5)
+    lrlib.train(model, (x, y), 0.5, steps=2, batch_size=20, optimizer=optimizer)
+    lrlib.train(plain, (x, y), 1.0, steps=1, batch_size=20, optimizer=torch.optim.SGD(plain.parameters(), 1.0))
+    for p, q in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+
+
+def test_a_rule_in_half_precision_has_its_rate_in_that_type():
+    @dataclasses.dataclass(frozen=True)
+    class Averaged(lrlib.Rule):
+        def start(self, p):
+            return {"mean": torch.zeros_like(p)}
+
+        def move(self, g, p, state, now):
+            return state["mean"].lerp_(g, now["lr"])
+
+    model = mlp().bfloat16()
+    assert len(lrlib.train(model, (X.bfloat16(), Y), 0.1, steps=3, optimizer=Averaged()).loss) == 3
+
+
+def test_a_look_ahead_leaves_a_loaders_order_random():
+    x, seen = torch.arange(6.0)[:, None], []
+
+    class Net(nn.Linear):
+        def forward(self, x):
+            seen.append(x[:, 0].tolist())
+            return super().forward(x)
+
+    data = torch.utils.data.TensorDataset(x, torch.zeros(6, 1))
+    loader = torch.utils.data.DataLoader(data, batch_size=2, shuffle=True)
+    with lrlib.seeded(0):
+        ahead = [lrlib.Periodic(lambda run: run.ahead(), every=1)]
+        lrlib.train(Net(1, 1), loader, 0.0, steps=9, loss=F.mse_loss, callbacks=ahead)
+    epochs = [tuple(sum(seen[k : k + 3], [])) for k in range(0, 18, 3)]
+    assert len(set(epochs)) == len(epochs)
+
+
+def test_hooks_see_and_change_the_state_that_a_rules_optimizer_loads():
+    p = nn.Parameter(torch.zeros(2))
+    optimizer = lrlib.Hypergradient(0.1).optimizer([p], lr=0.1)
+    p.grad = torch.ones(2)
+    optimizer.step(), optimizer.step()
+    saved = optimizer.state_dict()
+    optimizer.register_load_state_dict_post_hook(lambda made: made.state[p]["gain"].zero_())
+    optimizer.load_state_dict(saved)
+    assert optimizer.state[p]["gain"].item() == 0 and optimizer.state[p]["gain"].dtype == torch.float64
+    other = lrlib.Hypergradient(0.1).optimizer([p], lr=0.1)
+    changed = {0: saved["state"][0] | {"gain": torch.tensor(0.25, dtype=torch.float64)}}
+    other.register_load_state_dict_pre_hook(lambda made, state: state | {"state": changed})
+    other.load_state_dict(saved)
+    assert other.state[p]["gain"].item() == 0.25
+
+
+def test_a_loss_that_is_a_number_for_some_examples_is_evaluated():
+    def masked(z, t):
+        kept = t != -100
+        return F.cross_entropy(z[kept], t[kept], reduction="sum") / len(t) if kept.any() else 0.0
+
+    y = Y.clone()
+    y[:6] = -100
+    model = mlp()
+    assert lrlib.evaluate(model, X, y, masked, 100)[0] == pytest.approx(masked(model.eval()(X), y).item())
+
+
+def test_looks_of_a_stopped_replica_do_not_count():
+    stack = lrlib.Stack([mlp(norm="batch"), mlp(norm="batch")])
+    stop = [lambda run: run.step == 5 and run.stop([0])]
+    lrlib.train(stack, (X, Y), 0.1, steps=10, optimizer=lrlib.HillClimb(), callbacks=stop)
+    one, other = (int(stack.replica(r)["2.num_batches_tracked"]) for r in (0, 1))
+    assert 2 * one == other

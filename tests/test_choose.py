@@ -104,6 +104,8 @@ def test_rates_lie_in_the_range_to_search_and_those_of_papers_fall_with_the_size
         cited = [entry["rate"] for entry in row["start"] if "claim" not in entry]
         assert cited == sorted(cited, reverse=True)
         assert [entry.get("above", 0) for entry in row["start"]] == sorted(e.get("above", 0) for e in row["start"])
+        gpt3 = 3_200_000  # the one batch that the slider, which has powers of two, can only come near
+        assert all(entry["batch"] in (2 ** round(math.log2(entry["batch"])), gpt3) for entry in row["start"])
         low, high = row["search"].get("range", (0, math.inf))
         assert all(low <= rate <= high for rate in rates), row["id"]
 

@@ -1328,3 +1328,14 @@ def test_looks_of_a_stopped_replica_do_not_count():
     lrlib.train(stack, (X, Y), 0.1, steps=10, optimizer=lrlib.HillClimb(), callbacks=stop)
     one, other = (int(stack.replica(r)["2.num_batches_tracked"]) for r in (0, 1))
     assert 2 * one == other
+
+
+def test_the_rate_of_a_group_that_rests_is_the_planned_one():
+    model, plan = mlp(), lrlib.exponential(0.1, 0.5)
+    groups = [{"params": model[1].parameters()}, {"params": model[-1].parameters()}]
+    optimizer = lrlib.Hypergradient(0.01).optimizer(groups, lr=0.1)
+    freeze = lrlib.Periodic(lambda run: model[1].requires_grad_(False), at=[3])
+    rates = lrlib.train(model, (X, Y), plan, steps=6, optimizer=optimizer, callbacks=[freeze]).lr
+    planned = plan(range(6))
+    assert (rates[1:, 1] != planned[1:]).all() and (rates[1:3, 0] != planned[1:3]).all()
+    np.testing.assert_allclose(rates[3:, 0], planned[3:])

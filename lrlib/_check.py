@@ -62,6 +62,11 @@ def integer(name: str, value, minimum: int, maximum: int | None = None) -> int:
     return number
 
 
+def seed(name: str, value) -> int:
+    """What a generator of PyTorch takes and some number can still be added to."""
+    return integer(name, value, 0, 2**63 - 1)
+
+
 def increasing(name: str, values, minimum: int) -> list[int]:
     """Integers, strictly increasing, the first at least `minimum`."""
     allowed = f"a strictly increasing sequence of integers >= {minimum}"

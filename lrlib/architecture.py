@@ -3,6 +3,7 @@
 import copy
 import functools
 import random
+from collections import deque
 from collections.abc import Iterator, Mapping
 from types import CellType, FunctionType, MethodType
 from typing import Any
@@ -67,6 +68,8 @@ def _equal(a: Any, b: Any, known: Pairs, copies: bool = True) -> bool:
     if held is not None and other is not None:
         copies = copies and not isinstance(a, FunctionType)
         return len(held) == len(other) and all(_equal(x, y, known, copies) for x, y in zip(held, other, strict=True))
+    if isinstance(a, complex | float | int | str | bytes) and a != b:
+        return False
     if hasattr(a, "__dict__") and not isinstance(a, type | random.Random):
         return _equal(vars(a), vars(b), known, copies)
     return (a == b) is True
@@ -76,7 +79,7 @@ def _content(value: Any) -> list | None:
     """What is in a container with an order, a function, a method or a partial function; None of anything else."""
     if isinstance(value, Mapping):
         return [*value, *value.values()]
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | deque):
         return list(value)
     if isinstance(value, FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]

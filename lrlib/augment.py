@@ -101,7 +101,7 @@ class Augmentation(Callback):
         super().__init__(every=len(data.x_train) // batch_size)
         self._mirror: bool | torch.Tensor = bool(_check.choice("mirror", mirror, (True, False, "alternate")))
         self._original, self._pad = data.x_train, pad
-        self._generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0))
+        self._generator = torch.Generator().manual_seed(_check.seed("seed", seed))
         if mirror == "alternate":
             self._mirror = torch.randint(2, (len(data.x_train),), generator=self._generator) == 1
         self._epoch = 0

@@ -145,7 +145,7 @@ def gradient_noise_scale(
         found = torch.autograd.grad(scalar(value), parameters, materialize_grads=True)
         return torch.cat([g.to_dense().reshape(size, -1) for g in found], 1).detach().double()
 
-    generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0))
+    generator = torch.Generator().manual_seed(_check.seed("seed", seed))
     squares = np.empty((2, size, draws))
     with runtime.seeded(seed):  # for dropout
         for draw in range(draws):
@@ -221,7 +221,8 @@ def critical_batch_size(batch_sizes: Sequence[float], steps: Sequence[float]) ->
         raise ValueError(f"batch_sizes={sizes}: must be {len(counts)}, as many as steps, and not all equal")
     unit = sizes.max()  # so that both columns are of a size
     found, _ = optimize.nnls(np.stack([1 / counts, unit / (sizes * counts)], 1), np.ones(len(counts)))
-    return CriticalBatch(float(found[0]), float(found[1] * unit))
+    steps_min = float(found[0]) if found[0] > 1e-12 * counts.min() else 0.0  # else what rounding left
+    return CriticalBatch(steps_min, float(found[1] * unit))
 
 
 def noisy_descent(

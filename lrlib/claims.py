@@ -154,7 +154,8 @@ class Evidence:
         scale: "tour", "full" for a record on real data, or "exact" for arithmetic without chance.
 
     Raises:
-        ValueError: an empty quantity or task, or an unknown scale.
+        TypeError: `value` is none of these.
+        ValueError: an empty quantity or task, an unknown scale, or a spec by which no number can be written.
     """
 
     quantity: str
@@ -168,6 +169,9 @@ class Evidence:
             if not getattr(self, name).strip():
                 raise ValueError(f"{name}={getattr(self, name)!r}: must say what was measured, and on what")
         _check.choice("scale", self.scale, ("tour", "full", "exact"))
+        if not isinstance(self.value, Interval | Summary | str):
+            raise TypeError(f"value={self.value!r}: must be an Interval, a Summary or a text")
+        format(0.0, self.spec)
 
     @property
     def cells(self) -> tuple[str, str, str, str, str]:
@@ -243,7 +247,7 @@ def settle(
         raise ValueError(f"answer={answer!r}: must say what was found")
     if known.question != (verdict == "answered"):
         raise ValueError(f"verdict={verdict!r}: a question is 'answered', a claim is not; {claim}: {known.statement}")
-    if (record is None) == (verdict == "open at scale"):
+    if bool(record and record.strip()) != (verdict == "open at scale"):
         raise ValueError(f"record={record!r}: must name the record that would settle what is open at scale, only there")
     return Verdict(claim, verdict, answer, tuple(line.cells for line in evidence), record)
 

@@ -223,7 +223,7 @@ def relabelled(data: Dataset, fraction: float, seed: int = 0) -> Dataset:
     if data.y_train.ndim != 1:
         raise ValueError(f"data.y_train: has shape {tuple(data.y_train.shape)}, must be (N,), one label an example")
     fraction = _check.within("fraction", fraction, 0.0, 1.0)
-    generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0))
+    generator = torch.Generator().manual_seed(_check.seed("seed", seed))
     chosen = torch.rand(len(data.y_train), generator=generator) < fraction
     drawn = torch.randint(data.num_classes, (len(data.y_train),), generator=generator)
     labels = torch.where(chosen, drawn, data.y_train.cpu()).to(data.y_train.device)
@@ -258,7 +258,7 @@ def hold_out(data: Dataset, fraction: float = 0.2, seed: int = 0) -> tuple[Datas
     count = int(_check.within("fraction", fraction, 0.0, 1.0) * total)
     if not 0 < count < total:
         raise ValueError(f"fraction={fraction!r}: sets {count} of {total} examples apart, must be some and not all")
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(_check.integer("seed", seed, 0)))
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(_check.seed("seed", seed)))
     held, kept = order.to(data.x_train.device).split([count, total - count])
     final = replace(data, x_train=data.x_train[kept], y_train=data.y_train[kept])
     return final, replace(final, x_test=data.x_train[held], y_test=data.y_train[held])
@@ -290,7 +290,7 @@ def batches(num_examples: int, batch_size: int, steps: int, seed: int = 0) -> It
     num_examples = _check.integer("num_examples", num_examples, 1)
     batch_size = _check.integer("batch_size", batch_size, 1, num_examples)
     steps = _check.integer("steps", steps, 0)
-    generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0, 2**63 - 1))
+    generator = torch.Generator().manual_seed(_check.seed("seed", seed))
     whole = num_examples // batch_size * batch_size
     epochs = (torch.randperm(num_examples, generator=generator)[:whole].split(batch_size) for _ in itertools.count())
     return itertools.islice(itertools.chain.from_iterable(epochs), steps)

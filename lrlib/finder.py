@@ -313,7 +313,7 @@ def range_test(
     batch_size = _check.integer("batch_size", batch_size, 1)
     smoothing = 1 - 10 / num_iter if smoothing is None else _check.below_one("smoothing", smoothing)
     stop_factor = _check.positive("stop_factor", stop_factor)
-    repeats, seed = _check.integer("repeats", repeats, 1), _check.integer("seed", seed, 0)
+    repeats, seed = _check.integer("repeats", repeats, 1), _check.seed("seed", seed)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"optimizer={optimizer!r}: must be a torch.optim.Optimizer")
     built = [float(group["lr"]) for group in optimizer.param_groups]

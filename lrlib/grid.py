@@ -207,7 +207,7 @@ def _named(schedules) -> tuple[tuple, list[Schedule | float]]:
 def _distinct(seeds) -> tuple[int, ...]:
     if not isinstance(seeds, Iterable):
         raise TypeError(f"seeds={seeds!r}: must be a sequence of integers >= 0")
-    seeds = tuple(_check.integer(f"seeds[{i}]", seed, 0) for i, seed in enumerate(seeds))
+    seeds = tuple(_check.seed(f"seeds[{i}]", seed) for i, seed in enumerate(seeds))
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds={seeds!r}: must be at least one, none of them twice")
     return seeds

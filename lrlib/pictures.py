@@ -57,7 +57,7 @@ def power_noise(size: tuple[int, int], exponent: float, seed: int) -> np.ndarray
 
     Args:
         size: width and height, >= 2.
-        exponent: :math:`a`, finite; 0 is white noise, 2 is close to natural photographs.
+        exponent: :math:`a`, in [-20, 20]; 0 is white noise, 2 is close to natural photographs.
         seed: >= 0.
 
     Raises:
@@ -68,8 +68,8 @@ def power_noise(size: tuple[int, int], exponent: float, seed: int) -> np.ndarray
         (3, 4)
     """
     width, height = (_check.integer(f"size[{k}]", side, 2) for k, side in enumerate(size))
-    exponent = _check.finite("exponent", exponent)
-    rng = np.random.default_rng(_check.integer("seed", seed, 0))
+    exponent = _check.within("exponent", exponent, -20, 20)
+    rng = np.random.default_rng(_check.seed("seed", seed))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     frequency[0, 0] = 1.0
     spectrum = np.fft.rfft2(rng.standard_normal((height, width))) * frequency ** (-exponent / 2)

@@ -95,7 +95,7 @@ def random_direction(
     _check.choice("normalise", normalise, ("filter", None))
     _check.choice("vectors", vectors, ("zero", "whole", "entry") if normalise else ("zero", "entry"))
     theta = parameter_vector(model)
-    generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0))
+    generator = torch.Generator().manual_seed(_check.seed("seed", seed))
     direction = torch.randn(len(theta), generator=generator, dtype=torch.float64).to(theta)
     for u, p in zip(pieces(direction, model).values(), pieces(theta, model).values(), strict=True):
         if p.ndim < 2 and vectors == "zero":

@@ -29,20 +29,20 @@ def label_lines(ax: plt.Axes) -> None:
     ax.figure.canvas.draw()
     ends = []
     for line in ax.get_lines():
-        points, label = np.column_stack(line.get_data()).astype(float), str(line.get_label())
+        points, label = np.asarray(line.get_xydata()), str(line.get_label())
         points = points[np.isfinite(points).all(axis=1)]
         if len(points) and not label.startswith("_"):
-            point = points[-1]
-            ends.append((ax.transData.transform(point)[1], point, label, line.get_color()))
+            height = line.get_transform().transform(points[-1])[1]
+            ends.append((height, points[-1], line, label))
     ends.sort(key=lambda end: end[0])
     heights = np.array([height for height, *_ in ends])
     least = np.arange(len(ends)) * 1.25 * plt.rcParams["font.size"] * dpi / 72  # from the lowest label to each
     moved = np.maximum.accumulate(heights.clip(ax.bbox.y0, ax.bbox.y1) - least)
     moved = np.minimum(moved, ax.bbox.y1 - least.max(initial=0.0)) + least
-    for (height, point, label, color), y in zip(ends, moved, strict=True):
-        rise = (y - height) * 72 / dpi
-        text = ax.annotate(label, point, (4, rise), textcoords="offset points", annotation_clip=False)
-        text.set(color=color, va="center", fontsize=9.5)
+    for (height, point, line, label), y in zip(ends, moved, strict=True):
+        place, rise = line.get_transform(), (y - height) * 72 / dpi
+        text = ax.annotate(label, point, (4, rise), place, "offset points", annotation_clip=False)
+        text.set(color=line.get_color(), va="center", fontsize=9.5)
 
 
 def band(ax: plt.Axes, x: Sequence[float], runs: np.ndarray, label: str, **line) -> None:
@@ -75,15 +75,17 @@ def dot_intervals(ax: plt.Axes, values: Mapping[str, Sequence[float]], unit: str
         unit: label of the value axis.
 
     Raises:
-        ValueError: a treatment has fewer than 2 seeds.
+        ValueError: a treatment has fewer than 2 seeds, or a value is not finite.
     """
-    for row, (name, runs) in enumerate(values.items()):
-        seeds, color = np.asarray(runs, dtype=float), COLORS[row % len(COLORS)]
-        if seeds.ndim != 1 or len(seeds) < 2:
-            raise ValueError(f"values[{name!r}]: has shape {seeds.shape}, must be one value per seed, at least 2 seeds")
+    found = {name: np.asarray(runs, dtype=float) for name, runs in values.items()}
+    for name, seeds in found.items():
+        if seeds.ndim != 1 or len(seeds) < 2 or not np.isfinite(seeds).all():
+            raise ValueError(f"values[{name!r}]={seeds}: must be one finite value per seed, at least 2 seeds")
+    for row, seeds in enumerate(found.values()):
+        color = COLORS[row % len(COLORS)]
         ax.plot(seeds, np.full(len(seeds), row), "o", ms=4, alpha=0.3, color=color, linestyle="none")
         ax.errorbar(seeds.mean(), row, xerr=seeds.std(ddof=1), fmt="o", ms=7, color=color, capsize=3, linestyle="none")
-    ax.set_yticks(range(len(values)), list(values))
-    ax.set_ylim(len(values) - 0.5, -0.5)
+    ax.set_yticks(range(len(found)), list(found))
+    ax.set_ylim(len(found) - 0.5, -0.5)
     ax.set_xlabel(unit)
     ax.grid(axis="y", visible=False)

@@ -42,7 +42,8 @@ class Problem:
         test: the examples of the final loss, inputs and targets, with a first axis of S or, for all instances, 1.
 
     Raises:
-        ValueError: there are not as many models as data sets.
+        TypeError: a number is not an integer.
+        ValueError: there are not as many models as data sets, or a number is out of its range.
     """
 
     models: Sequence[nn.Module]
@@ -55,6 +56,8 @@ class Problem:
     def __post_init__(self) -> None:
         if len(self.models) != len(self.data):
             raise ValueError(f"data: has {len(self.data)} pairs, must have {len(self.models)}, one a model")
+        _check.integer("steps", self.steps, 1)
+        _check.integer("batch_size", self.batch_size, 1, min(len(x) for x, _ in self.data))
 
     def sweep(self, rule: Rule, rates: Sequence[float], callbacks: Sequence[Callable] = ()) -> np.ndarray:
         """The final loss of every instance at every rate, all trained at once.
@@ -125,10 +128,15 @@ def half_squares(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     Args:
         outputs, targets: of one shape.
 
+    Raises:
+        ValueError: their shapes differ.
+
     Example:
         >>> half_squares(torch.tensor([3.0, 1.0]), torch.tensor([1.0, 1.0])).item()
         2.0
     """
+    if outputs.shape != targets.shape:
+        raise ValueError(f"targets: have shape {tuple(targets.shape)}, must have {tuple(outputs.shape)}, the outputs'")
     return (outputs - targets).square().sum() / 2
 
 
@@ -205,10 +213,7 @@ def network_problem(
     """
     models = initialised(make_model, range(_check.integer("instances", instances, 1)), data.x_train.device)
     x, y = data.x_train, data.y_train
-    return Problem(
-        models, [(x, y)] * instances, F.cross_entropy, _check.integer("steps", steps, 1),
-        _check.integer("batch_size", batch_size, 1), (x[None, :5000], y[None, :5000]),
-    )  # fmt: skip
+    return Problem(models, [(x, y)] * instances, F.cross_entropy, steps, batch_size, (x[None, :5000], y[None, :5000]))
 
 
 def log_losses(losses: np.ndarray) -> np.ndarray:

@@ -89,7 +89,9 @@ def _globals(statement: str) -> tuple[set[str], set[str]]:
     inner = [*table.get_children()]
     while inner:
         table = inner.pop()
-        uses |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_global()}
+        in_class = table.get_type() == "class"  # where a name that is read may be an outer one even if it is assigned
+        named = (s for s in table.get_symbols() if s.is_global() or in_class and s.is_referenced())
+        uses |= {symbol.get_name() for symbol in named}
         inner += table.get_children()
     return gives, uses
 
@@ -115,7 +117,10 @@ def library_hash(source: str, root: Path) -> str:
         root: the folder that holds `lrlib/`.
     """
     used: dict[str, object] = {}
-    waiting = list(_names([ast.parse(source)], _parse(source)[1]))
+    tree, imports = ast.parse(source), _parse(source)[1]
+    waiting = list(_names([tree], imports))
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    waiting += [full.replace("*", name) for full in imports.values() if full.endswith(".*") for name in names]
     seen: set[str] = set()
     while waiting:
         found = _split(root, waiting.pop())
@@ -151,7 +156,9 @@ def _parse(source: str) -> tuple[dict[str, list[ast.stmt]], dict[str, str]]:
                 full = f"{node.module}.{alias.name}"
                 imports[full if alias.name == "*" else alias.asname or alias.name] = full
         elif isinstance(node, ast.Import):
-            imports |= {alias.asname or alias.name: alias.name for alias in node.names}
+            for alias in node.names:
+                first = alias.name.partition(".")[0]
+                imports |= {alias.asname: alias.name} if alias.asname else {first: first}
     return dict(definitions), imports
 
 
@@ -165,10 +172,12 @@ class _Unchecked(ast.NodeTransformer):
 def _names(nodes: Iterable[ast.AST], known: Mapping[str, str]) -> Iterator[str]:
     """Names and attributes of names in code, in full where their first part is known, such as lrlib._check.integer."""
     for node in (inner for outer in nodes for inner in ast.walk(outer)):
-        if isinstance(node, ast.Name | ast.Attribute):
-            first, dot, rest = ast.unparse(node).partition(".")
-            if first in known:
-                yield known[first] + dot + rest
+        base = node
+        while isinstance(base, ast.Attribute):
+            base = base.value
+        if isinstance(base, ast.Name) and base.id in known:
+            _, dot, rest = ast.unparse(node).partition(".")
+            yield known[base.id] + dot + rest
 
 
 def _split(root: Path, name: str) -> tuple[str, str, str] | None:

@@ -31,7 +31,7 @@ def descend(H: np.ndarray, theta0: np.ndarray, lr: float, steps: int, momentum: 
         The parameters before the first update and after each, shape (steps + 1, d).
 
     Raises:
-        ValueError: H is not square and symmetric, shapes disagree, or a number is out of its range.
+        ValueError: H is not square and symmetric, shapes disagree, or a number is out of its range or not finite.
 
     Source: `torch.optim.SGD`, whose path it equals.
 
@@ -40,10 +40,12 @@ def descend(H: np.ndarray, theta0: np.ndarray, lr: float, steps: int, momentum: 
         array([1.   , 0.5  , 0.25 , 0.125])
     """
     H, theta = np.asarray(H, dtype=np.float64), np.asarray(theta0, dtype=np.float64)
-    if H.ndim != 2 or H.shape[0] != H.shape[1] or not np.allclose(H, H.T):
-        raise ValueError(f"H: has shape {H.shape}, must be a square symmetric matrix")
-    if theta.shape != H.shape[:1]:
-        raise ValueError(f"theta0: has shape {theta.shape}, must be {H.shape[:1]}")
+    if H.ndim != 2 or H.shape[0] != H.shape[1] or not np.isfinite(H).all():
+        raise ValueError(f"H: has shape {H.shape}, must be a square symmetric matrix of finite numbers")
+    if np.abs(H - H.T).max(initial=0.0) > 1e-8 * np.abs(H).max(initial=0.0):
+        raise ValueError(f"H={H}: must be symmetric")
+    if theta.shape != H.shape[:1] or not np.isfinite(theta).all():
+        raise ValueError(f"theta0: has shape {theta.shape}, must be {H.shape[:1]} finite numbers")
     lr, steps = _check.nonnegative("lr", lr), _check.integer("steps", steps, 1)
     momentum = _check.within("momentum", momentum, 0.0, 1.0)
     path, velocity = [theta], np.zeros_like(theta)
@@ -75,7 +77,7 @@ def spectral_radius(lr_times_h: np.ndarray, momentum: np.ndarray) -> np.ndarray:
     trace = np.abs(1 + beta - a)
     discriminant = trace**2 - 4 * beta
     real = (trace + np.sqrt(np.maximum(discriminant, 0.0))) / 2
-    return np.where(discriminant >= 0, real, np.sqrt(beta))
+    return np.where(discriminant < 0, np.sqrt(beta), real)
 
 
 def best_rate(h_min: float, h_max: float) -> tuple[float, float]:

@@ -3,8 +3,8 @@
 The cells of a chapter tagged `full` form a program that measures on the real data sets. At full scale
 :func:`measure` writes each result to ``data/records/<name>.json`` as soon as it is there, so that an interrupted run
 resumes. A record holds a hash of what its runs use of the tagged cells up to the one that measures it, and one of
-what that uses of lrlib; when either changes it is stale. Which runs there are is not part of it: a grid can grow or
-shrink, and what was measured stays.
+what that uses of lrlib; when either changes it is stale. Which runs there are is not part of it: of a grid that
+grows only the new runs are made, and those that leave it are dropped.
 
 ``python -m lrlib.records`` runs the tagged cells of all chapters, or of those named, at full scale in this process,
 without Jupyter: ``--plan`` says beforehand what that takes, ``--budget`` ends it in time, ``--scale small`` tries all
@@ -54,9 +54,9 @@ class Record:
         name: of the record, ``<chapter>`` or ``<chapter>-<part>``.
         rows: one dict per run, its settings and its results; what was not finite is None.
         provenance: device, torch, date, commit, seeds, seconds, memory (the peak, in MB), data, cells and library
-            (hashes of the code that made it), grid (one of the code that says which runs there are), carried (the
-            commits by whose code the record was current before tools/carry.py found that a change of code leaves it
-            as it is).
+            (hashes of the code that made it), grid (one of the code that says which runs there are), settings (their
+            names), carried (the commits by whose code the record was current before tools/carry.py found that a change
+            of code leaves it as it is).
         complete: whether every run of the grid as it is now is there.
         stale: whether the code that made it has changed since.
     """
@@ -169,6 +169,8 @@ def _read(path: Path) -> Record:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         rows, provenance, complete = stored["rows"], stored["provenance"], stored["complete"]
+        if not (isinstance(rows, list) and isinstance(provenance, dict)):
+            raise TypeError("rows must be a list, provenance a table")
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: is not a record ({error!r}); delete it or restore it") from error
     code = _code(path.stem)
@@ -195,27 +197,30 @@ def measure(
         seeds: those that every run uses and neither its point nor its result names, for the provenance.
 
     Raises:
-        ValueError: the grid is empty, holds a point twice or points of different settings, or a result has the name of
-            a setting.
+        ValueError: the grid is empty, holds a point twice, points of different settings or a number that is not finite,
+            a result has the name of a setting, or a `seed` is no integer, or `seeds` no list of them.
 
     Example:
         >>> measure("demo", [{"seed": 0}, {"seed": 1}], lambda seed: {"double": 2 * seed})
         [{'seed': 0, 'double': 0}, {'seed': 1, 'double': 2}]
     """
-    plain = [_plain(point) for point in grid]
+    plain = [_plain(point, _refused) for point in grid]
     points = {_key(point): point for point in plain}
     if not points or len(points) < len(plain):
         raise ValueError(f"grid: has {len(plain)} points, {len(points)} of them different; must be >= 1, no twice")
     if odd := [point for point in plain if point.keys() != plain[0].keys()]:
         raise ValueError(f"grid: has settings {list(odd[0])} in a point, must be {list(plain[0])}, those of the first")
+    for point in plain:
+        _seeds_of(point)
+    settings = set(plain[0])
     scale = runtime.scale_name()
     if scale != "full":
         return [row for row, *_ in spread(functools.partial(_one_run, run, scale), plain)]
 
     old = load_record(name)
-    if old.stale or FORCE in os.environ:
+    if old.stale or FORCE in os.environ or set(old.provenance.get("settings", settings)) != settings:
         old = Record(name, [])
-    rows = {_key({k: row.get(k) for k in plain[0]}): row for row in old.rows}
+    rows = {_key({k: row[k] for k in plain[0]}): row for row in old.rows if settings <= row.keys()}
     missing = [point for key, point in points.items() if key not in rows]
     if _plan is None:
         _make(old, points, missing, rows, run, data, seeds)
@@ -227,7 +232,7 @@ def measure(
 def _make(old: Record, points: dict, missing: list[dict], rows: dict[str, dict], run: Callable, data, seeds) -> None:
     """Add to `rows` what is missing, run by run, and write the record each time."""
     global _took
-    provenance = old.provenance | _code(old.name)
+    provenance = old.provenance | _code(old.name) | {"settings": [*next(iter(points.values()))]}
     seconds, memory = provenance.get("seconds", 0.0), provenance.get("memory")
     devices = set(provenance["device"].split(", ")) if old else set()
     if missing:
@@ -236,8 +241,7 @@ def _make(old: Record, points: dict, missing: list[dict], rows: dict[str, dict],
 
     def write() -> None:
         found = [rows[key] for key in points if key in rows]
-        named = {*seeds, *(seed for row in found for seed in (*row.get("seeds", ()), row.get("seed")))}
-        provenance["seeds"] = sorted(named - {None})
+        provenance["seeds"] = sorted({*seeds, *(seed for row in found for seed in _seeds_of(row))})
         made = Record(old.name, found, provenance, complete=len(found) == len(points))
         if (made.rows, made.provenance, made.complete) != (old.rows, old.provenance, old.complete):
             _write(made)
@@ -263,8 +267,19 @@ def _one_run(run: Callable[..., Mapping], scale: str, point: dict) -> tuple[dict
     results = _plain(run(**point))
     if both := sorted(point.keys() & results.keys()):
         raise ValueError(f"run: returned {both[0]!r}, which is a setting of the grid, must be a name of its own")
+    _seeds_of(results)
     where = runtime.device()
     return point | results, time.perf_counter() - started, device_name(where), peak_memory(where)
+
+
+def _seeds_of(row: Mapping) -> list[int]:
+    """The seeds that a point, a result or a whole row names."""
+    seeds = row.get("seeds", [])
+    found = [*(seeds if isinstance(seeds, list) else [seeds]), *([row["seed"]] if row.get("seed") is not None else [])]
+    if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in found):
+        told = {name: row[name] for name in ("seed", "seeds") if name in row}
+        raise ValueError(f"{told}: seed must be an integer, seeds a list of integers")
+    return found
 
 
 def _rehearse(missing: list[dict], rows: dict[str, dict], run: Callable[..., Mapping]) -> float:
@@ -284,9 +299,13 @@ def _rehearse(missing: list[dict], rows: dict[str, dict], run: Callable[..., Map
 _key = functools.partial(json.dumps, sort_keys=True)
 
 
-def _plain(values: Mapping) -> dict:
+def _plain(values: Mapping, unlike_json: Callable[[str], None] = lambda constant: None) -> dict:
     """With JSON types for numbers, arrays and containers of them; what is not finite becomes None."""
-    return json.loads(json.dumps(values, default=_as_list), parse_constant=lambda constant: None)
+    return json.loads(json.dumps(values, default=_as_list), parse_constant=unlike_json)
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"grid: has a setting {constant}, must be of JSON's types, in which numbers are finite")
 
 
 def _as_list(value: object) -> object:
@@ -306,9 +325,17 @@ def _write(record: Record) -> None:
 
 def records_of(cells: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Of each record that cells make, by their calls of `measure`, the expressions of its grid and of its run."""
-    calls = (node for node in ast.walk(ast.parse("\n".join(cells))) if isinstance(node, ast.Call))
-    arguments = (call.args for call in calls if ast.unparse(call.func).endswith("measure"))
-    return {ast.literal_eval(name): (ast.unparse(grid), ast.unparse(run)) for name, grid, run, *_ in arguments}
+    found = {}
+    for call in (node for node in ast.walk(ast.parse("\n".join(cells))) if isinstance(node, ast.Call)):
+        if ast.unparse(call.func).rpartition(".")[2] == "measure":
+            given = dict(zip(("name", "grid", "run"), call.args, strict=False))
+            given |= {argument.arg: argument.value for argument in call.keywords if argument.arg}
+            try:
+                name, grid, run = ast.literal_eval(given["name"]), given["grid"], given["run"]
+            except (KeyError, ValueError):
+                raise ValueError(f"{ast.unparse(call)[:100]}: must have a name in quotes, a grid and a run") from None
+            found[name] = ast.unparse(grid), ast.unparse(run)
+    return found
 
 
 def run_notebook(notebook: Path) -> str:
@@ -326,10 +353,17 @@ def run_notebook(notebook: Path) -> str:
     return "\n".join(load_record(name).label for name in names) if full else f"{notebook.name}: ran at small scale"
 
 
+def _points(record: Record, other: Record) -> set[str]:
+    """The settings of a record's runs, by the names of them that another has noted; none where it has not."""
+    names = other.provenance.get("settings", ())
+    return {_key({name: row.get(name) for name in names}) for row in record.rows}
+
+
 def merge(folder: Path) -> str:
     """Take over the records of a folder that the code as it is here has made; what became of each, in a line.
 
-    A record that other code has made is left, and so is one that has no more rows than the one that is here.
+    A record that other code has made is left, and so is one that has no more rows than the one that is here, or lacks
+    some of its runs.
     """
     lines = []
     for path in sorted(folder.glob("*.json")):
@@ -338,6 +372,8 @@ def merge(folder: Path) -> str:
             lines.append(f"{path.stem}: left, as other code made it")
         elif not mine.stale and len(found.rows) <= len(mine.rows):
             lines.append(f"{path.stem}: left, as it has no more rows than the one here")
+        elif not mine.stale and not _points(mine, found) <= _points(found, found):
+            lines.append(f"{path.stem}: left, as it lacks runs of the one here")
         else:
             _write(found)
             lines.append(f"{path.stem}: taken over; {found.label}")

@@ -51,19 +51,18 @@ def shortened(update: Callable[[int], None], device: torch.device) -> Callable[[
     """`update` itself or, in a rehearsal, a function that makes the first few and counts the others."""
     if _now is None:
         return update
-    rehearsal, made, started, each = _now, 0, 0.0, 0.0
+    rehearsal, made, each = _now, 0, 0.0
 
     def first_ones(k: int) -> None:
-        nonlocal made, started, each
+        nonlocal made, each
         made += 1
         if made > FIRST + TIMED:
             rehearsal.seconds += each
             return
-        if made == FIRST + 1:
-            started = _clock(device)
+        started = _clock(device)
         update(k)
-        if made == FIRST + TIMED:
-            each = (_clock(device) - started) / TIMED
+        if made > FIRST:  # by itself: what watches the run between two updates is called in a rehearsal, too
+            each += (_clock(device) - started) / TIMED
 
     return first_ones
 

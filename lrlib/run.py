@@ -64,7 +64,7 @@ class Run(ABC):
         self.model, self.size, self.steps, self.step, self._loss = model, stack.size if stack else 1, steps, 0, loss
         batch_size = _check.integer("batch_size", batch_size, 1)
         seeds = each("seed", list(seed) if isinstance(seed, tuple) else seed, self.size)
-        self.seeds = [_check.integer("seed", value, 0) for value in seeds]
+        self.seeds = [_check.seed("seed", value) for value in seeds]
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not named:
             raise ValueError("model: must have a parameter that requires a gradient")

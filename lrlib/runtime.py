@@ -66,7 +66,7 @@ def seeded(seed: int) -> Iterator[None]:
         >>> bool(a == b)
         True
     """
-    seed = _check.integer("seed", seed, 0)
+    seed = _check.seed("seed", seed)
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(seed)

@@ -114,6 +114,7 @@ class ScheduleLR(LRScheduler):
         if len(saved) != len(rates) or not all(map(math.isclose, saved, rates)):
             step = state_dict["last_epoch"]
             raise ValueError(f"state_dict: its groups have the rates {saved} at step {step}, must have {rates}")
+        self._momentum_at(state_dict["last_epoch"])
         self.last_epoch, self._step_count = state_dict["last_epoch"] - 1, 0
         self.step()
         self._step_count = state_dict["_step_count"]

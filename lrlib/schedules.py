@@ -58,13 +58,14 @@ class Schedule:
         text: how the schedule prints itself. Or, for one that pickles and is equal to others of its kind, the call that
             makes it: a tuple of the function, which returns it or something that holds it as `schedule`, and of
             its arguments, which must be hashable.
-        horizon: the number of steps it is planned for, or None where its definition names none.
-        warmup_steps: the number of steps of its warm-up; a run must not be shorter.
+        horizon: the number of steps it is planned for, >= 1, or None where its definition names none.
+        warmup_steps: the number of steps of its warm-up, >= 0; a run must not be shorter.
 
     Raises:
-        TypeError: when called with steps that are not integers.
-        ValueError: when called with a step that is negative or above 2**53, where float64 skips whole numbers, or when
-            the formula returns another shape.
+        TypeError: the formula cannot be called, the text is none, or a number is not an integer; when called with steps
+            that are not integers.
+        ValueError: a number is out of its range; when called with a step that is negative or above 2**53, where float64
+            skips whole numbers, or when the formula returns another shape.
 
     Example:
         >>> halving = Schedule(lambda t: 0.1 * 0.5**t, "halving")
@@ -77,6 +78,11 @@ class Schedule:
     __slots__ = ("_call", "_formula", "horizon", "warmup_steps")
 
     def __init__(self, formula: Callable, text: str | tuple, horizon: int | None = None, warmup_steps: int = 0):
+        if not callable(formula) or not isinstance(text, str | tuple):
+            raise TypeError(f"formula={formula!r}, text={text!r}: must be a function of steps, and a text or a call")
+        if horizon is not None:
+            _check.integer("horizon", horizon, 1)
+        _check.integer("warmup_steps", warmup_steps, 0)
         self._call = text if isinstance(text, tuple) else (Schedule, formula, text, horizon, warmup_steps)
         self._formula, self.horizon, self.warmup_steps = formula, horizon, warmup_steps
 
@@ -199,7 +205,7 @@ def multistep(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Sched
     gamma = _check.positive("gamma", gamma)
 
     def formula(t):
-        return lr * gamma ** np.searchsorted(cuts, t, side="right").astype(np.float64)
+        return lr * gamma ** np.searchsorted(cuts, t, side="right").astype(np.float64) if lr else 0 * t
 
     return Schedule(formula, (multistep, lr, cuts, gamma))
 

@@ -1,6 +1,6 @@
 r"""The field of the book's races: fifteen shapes of a schedule, each with one free number, its peak rate.
 
-``SHAPES[name](lr, T)`` is the schedule of this name with peak `lr`, planned for T updates. A shape with the peak
+``SHAPES[name](lr, T)`` is the schedule of this name with peak `lr`, planned for T >= 4 updates. A shape with the peak
 :math:`c\,\eta` is :math:`c` times that with :math:`\eta`. In the order of `SHAPES`: constant; step, down by ten after
 each third; multistep, down by ten at half and at three quarters; exponential, down to a hundredth; 1/t, down to a
 tenth; 1/√t after a warm-up of a tenth; linear; cosine; WSD, a plateau that falls in the last quarter; restarts, three

@@ -111,7 +111,8 @@ def shakespeare(length: int = 64, held_out: str = "test", n_test: int | None = N
     def windows(start: float, end: float) -> tuple[torch.Tensor, torch.Tensor]:
         part = numbers[int(start * len(numbers)) : int(end * len(numbers))]
         count = (len(part) - 1) // length
-        return part[: count * length].view(count, length), part[1 : count * length + 1].view(count, length)
+        x, y = part[: count * length], part[1 : count * length + 1]
+        return x.view(count, length).clone(), y.view(count, length).clone()
 
     x, y = windows(start, end)
     if n_test is not None:

@@ -341,7 +341,7 @@ def coordinate_check(
     widths = tuple(_check.integer("widths", width, 1) for width in widths)
     if len(set(widths)) < 2 or len(set(widths)) < len(widths):
         raise ValueError(f"widths={widths}: must be at least 2, all different")
-    seeds = [_check.integer("seeds", seed, 0) for seed in seeds]
+    seeds = [_check.seed("seeds", seed) for seed in seeds]
     if not seeds:
         raise ValueError("seeds: must be at least one")
     steps = _check.integer("steps", steps, 1)

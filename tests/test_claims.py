@@ -113,3 +113,15 @@ def test_every_claim_of_the_five_sources_has_a_verdict_and_no_two_disagree(claim
 def test_what_names_no_claim_is_refused(claim):
     with pytest.raises(ValueError, match="claim="):
         claims.settle(claim, "holds", "x")
+
+
+@pytest.mark.parametrize("wrong, error", [({"value": 0.5}, TypeError), ({"spec": "what"}, ValueError)])
+def test_evidence_that_cannot_be_written_is_refused(wrong, error):
+    with pytest.raises(error):
+        lrlib.Evidence(**{"quantity": "edge", "value": lrlib.summary([1.0, 2.0]), "task": "quadratic"} | wrong)
+
+
+@pytest.mark.parametrize("record", ["", "  "])
+def test_an_open_claim_without_the_name_of_its_record_is_refused(record):
+    with pytest.raises(ValueError, match="must name the record"):
+        lrlib.settle("J1", "open at scale", "Not yet.", record=record)

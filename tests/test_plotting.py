@@ -76,3 +76,29 @@ def test_dots_show_every_seed_and_the_names_from_top_to_bottom(ax):
     assert ax.get_lines()[0].get_xdata().tolist() == [1.0, 2.0]
     with pytest.raises(ValueError, match=r"values\['c'\]: has shape \(1,\), .* at least 2 seeds"):
         lrlib.dot_intervals(ax, {"a": [1.0, 2.0], "c": [1.0]}, "unit")
+
+
+def test_a_line_across_the_axes_is_labelled_at_its_right_end(ax):
+    ax.plot([100, 200], [1, 2], label="a")
+    ax.axhline(1.5, label="edge")
+    lrlib.label_lines(ax)
+    ax.figure.canvas.draw()
+    left = {text.get_text(): text.get_window_extent().x0 for text in ax.texts}
+    assert left["edge"] > ax.bbox.x1 and left["edge"] > left["a"]
+
+
+def test_labels_stand_at_categories_and_not_at_masked_points(ax):
+    ax.plot(["u", "v"], [1, 2], label="categories")
+    ax.plot(["u", "v"], np.ma.masked_equal([3, 9], 9), label="masked")
+    lrlib.label_lines(ax)
+    assert {text.get_text(): tuple(map(float, text.xy)) for text in ax.texts} == {
+        "categories": (1.0, 2.0),
+        "masked": (0.0, 3.0),
+    }
+
+
+@pytest.mark.parametrize("wrong", [[1.0], [1.0, float("nan")], [[1.0, 2.0]]])
+def test_dots_of_treatments_that_do_not_fit_are_refused_before_any_is_drawn(ax, wrong):
+    with pytest.raises(ValueError, match=r"values\['second'\].*must be one finite value per seed"):
+        lrlib.dot_intervals(ax, {"first": [1.0, 2.0], "second": wrong}, "loss")
+    assert not ax.lines and not ax.containers

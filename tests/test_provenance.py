@@ -90,6 +90,30 @@ def test_of_the_code_what_it_reaches_counts_and_not_how_it_is_written(tmp_path):
     assert digest(tmp_path) != digest(tmp_path, code=CODE.replace("tools.helper(S)", "1"))
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import lrlib.shapes\nlrlib.shapes.Shape",
+        "import lrlib.shapes as s\ns.Shape",
+        "from lrlib.shapes import *\nShape",
+        "from lrlib import *\nShape",
+    ],
+)
+def test_however_it_is_imported_what_is_used_counts(tmp_path, code):
+    assert digest(tmp_path, code=code) != digest(tmp_path, code="1")
+    assert digest(tmp_path, code=code) == digest(tmp_path, code="from lrlib.shapes import Shape as S\nS")
+
+
+def test_an_attribute_of_a_long_call_is_none_of_the_library(tmp_path):
+    call = f"lrlib.shapes.Shape({{{', '.join(f'key{k}: {k}' for k in range(99))}}})"
+    code = "import lrlib.shapes\n"
+    assert digest(tmp_path, code=f"{code}{call}.rows") == digest(tmp_path, code=code + call)
+
+
+def test_a_name_that_a_class_reads_and_gives_counts():
+    assert provenance.used_by("z = 3\nclass B:\n    z = z", "B").startswith("z = 3")
+
+
 PROGRAMME = """'About.'
 import math as m, os.path
 from lrlib import net

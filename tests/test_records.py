@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import lrlib
-from lrlib import records
+from lrlib import records, rehearsal
 
 CELL = """
 import lrlib
@@ -425,3 +425,65 @@ def test_a_budget_knows_from_the_record_before_what_a_run_takes(root, capsys, mo
     clock = iter(range(1000))
     command(root, "--budget", "2.5", capsys=capsys)
     assert not lrlib.load_record("demo-more")
+
+
+def test_rows_of_other_settings_are_not_taken_for_those_of_the_grid(root):
+    body = CELL.replace("def run(seed, power)", "def run(seed, power=1, rate=None)").replace(', "power": 2', "{more}")
+    for more, values in ((', "power": 2', [0, 1, 4]), ("", [0, 1, 2]), (', "rate": None', [0, 1, 2])):
+        write(root, body.replace("{more}", more))
+        run(root)
+        assert [row["value"] for row in lrlib.whole_record("demo").rows] == values
+        assert "power" in lrlib.load_record("demo").rows[0] or more != ', "power": 2'
+
+
+@pytest.mark.parametrize("scale", ["tour", "full"])
+@pytest.mark.parametrize("point", [{"seed": [1, 2]}, {"seed": "one"}, {"seeds": 3}, {"seeds": ["one"]}])
+def test_seeds_that_are_no_integers_are_refused_before_a_run_is_made(root, monkeypatch, scale, point):
+    monkeypatch.setenv("LRLIB_SCALE", scale)
+    with pytest.raises(ValueError, match="seed must be an integer, seeds a list"):
+        lrlib.measure("demo", [point], lambda **given: pytest.fail("a run was made"))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), [1.0, -np.inf]])
+def test_a_setting_that_is_not_finite_is_refused(value):
+    with pytest.raises(ValueError, match="grid: has a setting .*, must be of JSON's types"):
+        lrlib.measure("demo", [{"clip": 1.0}, {"clip": value}], lambda clip: {"got": repr(clip)})
+
+
+def test_a_merge_keeps_runs_that_only_the_record_here_has(root, tmp_path, capsys):
+    write(root, CELL.replace("range(3)", "range(1, 5)"))
+    run(root)
+    there = tmp_path / "elsewhere"
+    (root / "data" / "records").rename(there)
+    write(root, CELL.replace("range(3)", "range(2)"))
+    run(root)
+    records.main(["--merge", str(there)])
+    assert "demo: left, as it lacks runs of the one here" in capsys.readouterr().out
+    assert [row["seed"] for row in lrlib.load_record("demo").rows] == [0, 1]
+
+
+def test_a_call_of_measure_may_name_its_arguments(root):
+    write(root, CELL.replace("2} for s in range(3)], run)", "2} for s in range(3)], run=run)"))
+    assert "3 runs of seeds 0 to 2" in run(root)
+    assert records.records_of(["remeasure(3)", "lrlib.measure('a', grid=[1], run=f)"]) == {"a": ("[1]", "f")}
+    with pytest.raises(ValueError, match="must have a name in quotes, a grid and a run"):
+        records.records_of(["lrlib.measure(name, [1], f)"])
+
+
+def test_a_record_of_other_types_is_named(root):
+    run(root)
+    path = root / "data" / "records" / "demo.json"
+    path.write_text('{"rows": [], "provenance": null, "complete": true}')
+    with pytest.raises(ValueError, match="demo.json: is not a record"):
+        lrlib.load_record("demo")
+
+
+def test_a_plan_counts_what_watches_a_run_as_often_as_it_looks(monkeypatch):
+    clock = iter(range(10_000))
+    monkeypatch.setattr(rehearsal, "_clock", lambda device: next(clock))
+    with rehearsal.rehearsing() as left_out:
+        update = rehearsal.shortened(lambda k: None, torch.device("cpu"))
+        for k in range(rehearsal.FIRST + rehearsal.TIMED + 100):
+            update(k)
+            next(clock), next(clock)  # a look at the run between two updates
+    assert left_out.seconds == 100

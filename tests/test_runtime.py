@@ -70,3 +70,8 @@ def test_buffers_of_a_compiled_model_are_put_back():
     with runtime.buffers_kept(compiled):
         compiled(x)
     assert not model.seen.any() and compiled(x).shape == (2, 1) and model.seen.tolist() == [2, 2, 2]
+
+
+def test_a_seed_beyond_what_generators_take_is_refused():
+    with pytest.raises(ValueError, match="seed=.*and <= 9223372036854775807"), lrlib.seeded(2**64):
+        pass

@@ -234,3 +234,19 @@ def test_a_momentum_out_of_range_is_refused_before_anything_is_written():
     with pytest.raises(ValueError, match=r"momentum at step 1=1.2"):
         scheduler.step()
     assert scheduler.last_epoch == 0 and optimizer.param_groups[0]["lr"] == 0.1
+
+
+def test_a_state_at_which_the_momentum_is_out_of_range_is_refused_and_nothing_changes():
+    def made(momentum):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0, momentum=0.1)
+        return optimizer, lrlib.ScheduleLR(optimizer, lrlib.step(0.1, 2, 0.5), momentum=momentum)
+
+    optimizer, scheduler = made(lrlib.constant(0.5))
+    for _ in range(5):
+        optimizer.step()
+        scheduler.step()
+    other, rising = made(lrlib.Schedule(lambda t: 0.5 + 0.1 * t, "rising"))
+    before = rising.state_dict(), other.param_groups[0]["lr"]
+    with pytest.raises(ValueError, match="momentum at step 5=1.0"):
+        rising.load_state_dict(scheduler.state_dict())
+    assert (rising.state_dict(), other.param_groups[0]["lr"]) == before

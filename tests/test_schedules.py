@@ -565,3 +565,21 @@ def test_a_rate_of_zero_stays_zero_however_it_grows():
 
 def test_a_rate_of_zero_stays_zero_however_large_its_factor():
     assert lrlib.step(0.0, 1, 2.0)(5000) == 0
+
+
+def test_no_rate_stays_none_whatever_the_cuts():
+    assert lrlib.multistep(0.0, [1, 2, 3], gamma=1e200)([0, 2, 3]).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "wrong, error",
+    [
+        ({"formula": 0.1}, TypeError),
+        ({"text": None}, TypeError),
+        ({"horizon": -3}, ValueError),
+        ({"warmup_steps": "a"}, TypeError),
+    ],
+)
+def test_a_schedule_of_what_does_not_fit_is_refused(wrong, error):
+    with pytest.raises(error, match=next(iter(wrong))):
+        lrlib.Schedule(**{"formula": lambda t: 0 * t, "text": "none"} | wrong)

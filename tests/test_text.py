@@ -100,3 +100,10 @@ def test_bad_arguments_are_named(wrong, error):
 def test_numbers_of_a_text_are_not_relabelled():
     with pytest.raises(ValueError, match=r"data.y_train: has shape \(.*, 32\), must be \(N,\)"):
         lrlib.relabelled(lrlib.shakespeare(length=32, n_test=5), 0.1)
+
+
+def test_what_is_done_to_a_text_stays_with_it():
+    first, untouched = lrlib.shakespeare(32), lrlib.shakespeare(32).x_train.clone()
+    targets = first.y_train.clone()
+    first.x_train[:] = 0
+    assert torch.equal(first.y_train, targets) and torch.equal(lrlib.shakespeare(32).x_train, untouched)

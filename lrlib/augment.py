@@ -53,6 +53,7 @@ def augmented(
     rows = draw(2 * pad + 1) + torch.arange(height, device=x.device)
     columns = torch.arange(width, device=x.device)
     if not isinstance(mirror, torch.Tensor):
+        _check.choice("mirror", mirror, (True, False))
         mirror = draw(2)[:, 0] == 1 if mirror else torch.zeros(n, dtype=torch.bool)
     if mirror.shape != (n,) or mirror.dtype != torch.bool:
         raise ValueError(f"mirror: is {mirror.dtype} of shape {tuple(mirror.shape)}, must be bool of shape ({n},)")

@@ -164,9 +164,12 @@ def hessian_eigenpairs(
         most = d if d <= DENSE else d - 1
         if k > most:
             raise ValueError(f"k={k!r}: must be <= {most} for {d} trainable parameters")
-        if which == "largest" or d <= DENSE:
+        if d <= DENSE or (which, k) == ("largest", 1):
             return _eigenpairs(multiply, theta, k, which)
-        return _smallest(multiply, theta, k)
+        if which == "smallest":
+            return _smallest(multiply, theta, k)
+        values, vectors = _smallest(lambda v: -multiply(v), theta, k)
+        return -values, vectors
 
 
 def _smallest(multiply: Products, theta: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:

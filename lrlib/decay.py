@@ -36,8 +36,6 @@ def ema_timescale(lr: float, weight_decay: float) -> float:
         100000
     """
     lr, weight_decay = _check.positive("lr", lr), _check.positive("weight_decay", weight_decay)
-    if lr * weight_decay > 1:
-        raise ValueError(
-            f"weight_decay={weight_decay!r}: must be <= 1 / lr = {1 / lr:g}, or the weights are no average"
-        )
+    if not 0 < lr * weight_decay <= 1:
+        raise ValueError(f"weight_decay={weight_decay!r}: times lr must be > 0 and <= 1, or the weights are no average")
     return 1 / (lr * weight_decay)

@@ -60,7 +60,8 @@ def diagnose(history: History, planned: Schedule | None = None) -> list[Finding]
     A run that ended in a loss that is not finite gets one finding, the reason for that, and one whose scheduler was
     stepped wrongly is not judged by its rate. The rules are heuristics:
     they were set on some networks and tested on others, see the chapter. They read a loss that falls from that of
-    guessing towards zero, such as the cross-entropy, or the squared error of one-hot labels.
+    guessing towards zero, such as the cross-entropy, or the squared error of one-hot labels. Of several parameter
+    groups the highest rate counts.
 
     Args:
         history: of :func:`lrlib.train`. With ``track_updates=True`` it holds more evidence.
@@ -118,7 +119,7 @@ def _not_finite(history: History) -> Finding:
 
 
 def _scheduler(history: History, planned: Schedule | None) -> Finding | None:
-    lr = history.lr if history.lr.ndim == 1 else history.lr[:, 0]
+    lr = history.lr if history.lr.ndim == 1 else history.lr.max(axis=1)
     if planned is not None:
         return _against_plan(lr, planned)
     top, last = lr.max(), lr[-1]
@@ -157,7 +158,7 @@ def _against_plan(lr: np.ndarray, planned: Schedule) -> Finding | None:
     if follows(steps).all():
         return None
     wrong = int(follows(steps).argmin())
-    evidence = f"update {wrong} ran at {lr[wrong]:.3g}, planned was {planned(wrong):.3g}"
+    evidence = f"update {wrong} ran at {lr[wrong]:.6g}, planned was {planned(wrong):.6g}"
     # Of a scheduler that runs ahead the later steps are past the horizon.
     ahead = [times for times in (2, 3, 4, 8) if times < len(lr) and follows(times * steps[: len(lr) // times]).all()]
     if follows(steps + 1).all():
@@ -183,7 +184,8 @@ def _progress(history: History) -> Finding | None:
     start, end = loss[0], _end(history)
     largest, size, moved = 0.0, "", None
     if ratio is not None:
-        largest, moved = float(np.nanmax(ratio)), math.expm1(np.nansum(np.log1p(ratio)))
+        with np.errstate(over="ignore"):  # beyond all numbers is far, too
+            largest, moved = float(np.nanmax(ratio)), float(np.expm1(np.nansum(np.log1p(ratio))))
         size = f"; the largest update was {largest:.2g} times the weights"
     early = loss[: max(1, round(EARLY * len(loss)))].max()
     ends = f"it ended at {end:.3g}, having begun at {start:.3g}"

@@ -134,7 +134,7 @@ class Snapshots(Callback, Sequence):
         return self._states[index]
 
     def save(self, file: FilePath | str) -> None:
-        """Write the states and their steps to one file.
+        """Write the states and their steps to one file; one that is there stays whole until the new one is.
 
         Raises:
             ValueError: there is no state to write.
@@ -142,7 +142,12 @@ class Snapshots(Callback, Sequence):
         if not self._states:
             raise ValueError("snapshots: is empty, must hold at least one state to be saved")
         taken = list(zip(self.steps, self._states, strict=True))
-        torch.save({"format": FORMAT, "at": sorted(self.at or ()), "taken": taken}, file)
+        partial = FilePath(f"{file}.partial")
+        try:
+            torch.save({"format": FORMAT, "at": sorted(self.at or ()), "taken": taken}, partial)
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, file: FilePath | str, device: torch.device | str = "cpu") -> "Snapshots":
@@ -191,8 +196,8 @@ def refresh_batchnorm(model: nn.Module, x: torch.Tensor, batch_size: int = 500) 
     last batch is left out, as each batch has the same weight.
 
     Args:
-        model: a network or a :class:`~lrlib.Stack`, whose buffers are written, but stay where its forward pass
-            fails; parameters and training modes stay.
+        model: a network or a :class:`~lrlib.Stack`, whose statistics are written, but stay where its forward pass
+            fails; parameters, other buffers and training modes stay.
         x: training inputs, shape (N, ...), N >= 2.
         batch_size: B, >= 2; a large one, since the spread between batch means is not part of the variance.
 
@@ -213,13 +218,18 @@ def refresh_batchnorm(model: nn.Module, x: torch.Tensor, batch_size: int = 500) 
     whole = len(x) // batch_size * batch_size or len(x)
     layers = model.template if isinstance(model, Stack) else model
     norms = {name: m for name, m in layers.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats}
-    parts, named = ("running_mean", "running_var", "num_batches_tracked"), _state_of(model).items()
-    statistics = [s for name, s in named if name.rpartition(".")[0] in norms and name.rpartition(".")[2] in parts]
-    halves = [s for s in statistics if s.dtype in HALVES]
-    means = [half.float() for half in halves]
-    with runtime.modes_kept(model), contextlib.ExitStack() as restored, contextlib.ExitStack() as undone:
-        for s in statistics:
-            undone.callback(s.copy_, s.clone())
+    parts = ("running_mean", "running_var", "num_batches_tracked")
+
+    def statistics() -> list[torch.Tensor]:
+        places = ((*name.rpartition(".")[::2], s) for name, s in _state_of(model).items())
+        return [s for layer, part, s in places if layer in norms and part in parts]
+
+    own = statistics()
+    with runtime.modes_kept(model), runtime.buffers_kept(model), contextlib.ExitStack() as restored:
+        new = statistics()
+        halves = [s for s in new if s.dtype in HALVES]
+        means = [half.float() for half in halves]
+        for s in new:
             s.zero_()
         for norm in norms.values():
             restored.callback(setattr, norm, "momentum", norm.momentum)
@@ -230,9 +240,10 @@ def refresh_batchnorm(model: nn.Module, x: torch.Tensor, batch_size: int = 500) 
             _outputs(model, xs)
             for mean, half in zip(means, halves, strict=True):
                 mean.lerp_(half.float(), 1 / k)
-        undone.pop_all()
     for mean, half in zip(means, halves, strict=True):
         half.copy_(mean)
+    for s, value in zip(own, new, strict=True):
+        s.copy_(value)
 
 
 def _outputs(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -393,6 +404,9 @@ class _Bent(nn.Module):
     def __init__(self, model: nn.Module, path: StatePath):
         super().__init__()
         self._net, self._path = [copied(model).train()], path
+        with torch.no_grad():
+            for p in self._net[0].parameters():
+                p.fill_(torch.nan)  # so that a use of its own ones is seen
         self._control = nn.ParameterList(path.control.values())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -448,6 +462,10 @@ def train_path(
     bent, rule = _Bent(model, StatePath(start, end, control)), SGD(momentum=0.9)
     examples = data.x_train, data.y_train
     history = train(bent, examples, schedule, steps=steps, batch_size=batch_size, optimizer=rule, seed=seed)
+    if history.diverged_at == 0:
+        raise ValueError(
+            "model: has a loss that is not finite on the path, or a parameter reached by another way than name"
+        )
     if history.diverged_at is not None:
         raise ValueError(f"schedule={schedule!r}: the loss of the path is not finite, lower the rate")
     return StatePath(start, end, {name: p.detach() for name, p in control.items()})
@@ -491,7 +509,8 @@ def path_loss(
     for k, t in enumerate(positions):
         worker.load_state_dict(path.at(t))
         if refresh is not None:
-            refresh_batchnorm(worker, refresh)
+            with runtime.seeded(0):
+                refresh_batchnorm(worker, refresh)
         measured[:, k] = evaluate(worker, x, y)
     return measured[0], measured[1]
 

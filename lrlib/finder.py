@@ -319,6 +319,11 @@ def range_test(
     built = [float(group["lr"]) for group in optimizer.param_groups]
     if min(built) <= 0:
         raise ValueError(f"optimizer: has the rates {built}, must be > 0, since groups keep their ratios")
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not any(id(p) in held for p in model.parameters() if p.requires_grad):
+        raise ValueError(
+            "optimizer: holds no trainable parameter of the model, must be one over the model's parameters"
+        )
     if isinstance(data, Dataset):
         data = data.x_train, data.y_train
     if isinstance(data, tuple):

@@ -92,7 +92,8 @@ class LoRA(nn.Module):
 
     Raises:
         TypeError: the layer is not a plain `nn.Linear`, or the rank not an integer.
-        ValueError: a number is out of its range.
+        ValueError: a number is out of its range, the weight is computed from others, or the layer has hooks, which this
+            one would not have.
 
     Source: Hu et al., *LoRA* (2021); A is drawn as in their code and in the package peft.
 
@@ -109,7 +110,10 @@ class LoRA(nn.Module):
             raise TypeError(f"layer: is a {type(layer).__name__}, must be an nn.Linear")
         if not isinstance(layer.weight, nn.Parameter):
             raise ValueError("layer: has a weight that is computed from others, must have one of its own")
+        if any("ward_" in name and name.endswith("_hooks") and hooks for name, hooks in vars(layer).items()):
+            raise ValueError("layer: has hooks, which its substitute would lose; must have none")
         rank = _check.integer("rank", rank, 1)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
         self.scale = _check.positive("alpha", alpha) / rank
         layer.requires_grad_(False)
         self.weight, self.bias = layer.weight, layer.bias

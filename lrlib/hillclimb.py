@@ -24,8 +24,9 @@ class HillClimb(Rule):
         \theta_{t+1} &= \theta_t - \eta_t\, d_t .
 
     Two forward passes more than gradient descent, at every step that tunes. Layers that change in a forward pass, such
-    as BatchNorm, count these passes too. The schedule is the rate to begin with; the state "factor" is by how much it
-    has been changed. Every replica of a :class:`~lrlib.Stack` tunes its own rate.
+    as BatchNorm, count these passes too; dropout draws the same numbers in all of them. The schedule is the rate to
+    begin with; the state "factor" is by how much it has been changed. Every replica of a :class:`~lrlib.Stack` tunes
+    its own rate.
 
     Args:
         step_size: :math:`\epsilon`, the relative change of the rate, in (0, 1).

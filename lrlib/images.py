@@ -52,7 +52,8 @@ def image_schedule(
     Args:
         image: a path, a PIL image, or an array of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) of type uint8
             (0 to 255), uint16 (0 to 65,535), bool, or floating (0 to 1). Palettes are looked up, transparent pixels
-            laid on white, 16 bits kept in full until the picture is shrunk, and one channel becomes three equal ones.
+            laid on white, grey ones of 16 bits kept in full until the picture is shrunk, and one channel becomes three
+            equal ones.
         num_steps: the length :math:`T` of the run, between 1 and the number of values of the picture.
         base_lr: the rate of a black pixel, >= 0.
         max_lr: the rate of a white pixel, >= `base_lr`.

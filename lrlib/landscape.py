@@ -266,8 +266,8 @@ def loss_between(
     if layers[0] != layers[1] or shapes[0] != shapes[1]:
         raise ValueError("other: must have the layers of model, and trainable parameters of the same shapes and types")
     fixed = [_fixed(end) for end in (model, other)]
-    for name, tensor in fixed[0].items():
-        if not torch.equal(tensor, fixed[1][name]):
+    for name in sorted(fixed[0].keys() | fixed[1].keys()):
+        if not (name in fixed[0] and name in fixed[1] and torch.equal(fixed[0][name], fixed[1][name])):
             raise ValueError(f"other: {name}, which is not trained, differs from that of model, must be the same")
     direction = parameter_vector(other) - parameter_vector(model)
 
@@ -346,7 +346,7 @@ def plane_curvature(plane: Plane) -> tuple[np.ndarray, np.ndarray]:
     if len(plane.a) < 3 or len(plane.b) < 3:
         raise ValueError(f"plane: has {len(plane.a)} x {len(plane.b)} points, must have at least 3 x 3")
     da, db = np.diff(plane.a), np.diff(plane.b)
-    if not (np.allclose(da, da[0]) and np.allclose(db, db[0])):
+    if not (np.allclose(da, da[0], atol=0) and np.allclose(db, db[0], atol=0)):
         raise ValueError("plane: must have equally spaced a and b")
     z = np.where(np.isfinite(plane.loss), plane.loss, np.nan)
     middle = z[1:-1, 1:-1]

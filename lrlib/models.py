@@ -254,10 +254,13 @@ class _ShiftNorm(nn.BatchNorm2d):
         self.weight.requires_grad_(False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        share, shift = self.momentum, self.factor * self.bias
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-        mean, var, shift = self.running_mean, self.running_var, self.factor * self.bias
-        return F.batch_norm(x, mean, var, self.weight, shift, self.training, self.momentum or 0.0, self.eps)
+            share = 1 / self.num_batches_tracked.item() if share is None else share
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, shift, self.training, share or 0.0, self.eps
+        )
 
 
 class _Scaled(nn.Linear):

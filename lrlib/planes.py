@@ -98,6 +98,8 @@ def random_direction(
     generator = torch.Generator().manual_seed(_check.seed("seed", seed))
     direction = torch.randn(len(theta), generator=generator, dtype=torch.float64).to(theta)
     for u, p in zip(pieces(direction, model).values(), pieces(theta, model).values(), strict=True):
+        if not p.numel():
+            continue
         if p.ndim < 2 and vectors == "zero":
             u.zero_()
         elif normalise:
@@ -152,7 +154,7 @@ def project(path: Sequence[torch.Tensor], origin: torch.Tensor, directions: Sequ
         directions: m linearly independent vectors of shape (d,), 1 <= m <= d; they need not be orthogonal.
 
     Raises:
-        ValueError: shapes disagree, or the directions are none or linearly dependent.
+        ValueError: shapes disagree, the path is empty, or the directions are none or linearly dependent.
 
     Example:
         >>> path = [torch.tensor([2.0, 1.0, 2.0])]
@@ -162,6 +164,8 @@ def project(path: Sequence[torch.Tensor], origin: torch.Tensor, directions: Sequ
     """
     if len(directions) == 0:
         raise ValueError("directions: are none, must be at least 1")
+    if len(path) == 0:
+        raise ValueError("path: is empty, must have at least one point")
     columns = torch.stack(list(directions)).detach().double().T
     rows = torch.stack(list(path)).detach().double()
     if rows.ndim != 2 or origin.shape != rows.shape[1:] or columns.shape[0] != rows.shape[1]:
@@ -170,8 +174,8 @@ def project(path: Sequence[torch.Tensor], origin: torch.Tensor, directions: Sequ
             f"{tuple(columns.T.shape)}, must be (T, d), (d,), (m, d)"
         )
     q, r = torch.linalg.qr(columns)
-    diagonal, (d, m) = r.diagonal().abs(), columns.shape
-    if m > d or not diagonal.min() > 1e-10 * diagonal.max():
+    d, m = columns.shape
+    if m > d or not (r.diagonal().abs() > 1e-10 * columns.norm(dim=0)).all():
         raise ValueError(f"directions: are {m} of {d} numbers, must be linearly independent")
     rows = rows - origin.detach().double()
     inside = rows @ q

@@ -425,6 +425,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(run_notebook(notebook), flush=True)
         except _OutOfTimeError:
             print(f"{notebook.name}: the {options.budget:g} s do not reach for another run; begin again to go on")
+        finally:
+            _deadline = float("inf")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Non
     """Put everything that a run changes of these back as it was, whatever happens inside the block.
 
     That is of the model its weights, buffers (also rebound ones), gradients, training modes and requires_grad, and of
-    the optimizer its state and groups.
+    the optimizer its state and groups, with the parameters that are not the model's.
 
     Example:
         >>> layer = nn.Linear(1, 1)
@@ -36,9 +36,10 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Non
     kept = {id(p): p for group in optimizer.param_groups for p in group["params"]}  # are not copied
     settings: list[dict] = [optimizer.state, *optimizer.param_groups, *(module._buffers for module in model.modules())]
     rates = [value for group in optimizer.param_groups for value in group.values() if isinstance(value, torch.Tensor)]
-    tensors = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers(), *rates)]
+    parameters = [*model.parameters(), *(kept[i] for i in kept.keys() - {id(p) for p in model.parameters()})]
+    tensors = [(tensor, tensor.detach().clone()) for tensor in (*parameters, *model.buffers(), *rates)]
     saved = copy.deepcopy([dict(values) for values in settings], kept | {id(t): t for t, _ in tensors})
-    gradients = [(p, None if p.grad is None else p.grad.clone(), p.requires_grad) for p in model.parameters()]
+    gradients = [(p, None if p.grad is None else p.grad.clone(), p.requires_grad) for p in parameters]
     try:
         with modes_kept(model):
             yield

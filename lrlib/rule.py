@@ -238,14 +238,19 @@ class RuleOptimizer(torch.optim.Optimizer):
 
 
 def losses_at(views: list[torch.Tensor], losses: Callable[[], torch.Tensor]) -> LossAt:
-    """A function that puts weights in the place of the model's, computes its losses and puts the model's back."""
+    """A function that puts weights in the place of the model's, computes its losses and puts the model's back.
+
+    Layers that draw random numbers, such as dropout, draw the same ones each time, and the generators stay.
+    """
+    devices = [view.device for view in views[:1] if view.is_cuda]
 
     def loss_at(candidate: list[torch.Tensor]) -> torch.Tensor:
         before = [view.clone() for view in views]
         try:
             for view, value in zip(views, candidate, strict=True):
                 view.copy_(value)
-            return torch.as_tensor(losses()).detach().reshape(-1)
+            with torch.random.fork_rng(devices):
+                return torch.as_tensor(losses()).detach().reshape(-1)
         finally:
             for view, value in zip(views, before, strict=True):
                 view.copy_(value)

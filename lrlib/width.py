@@ -66,6 +66,8 @@ def _growth(
     if len(shape) != len(base):
         raise ValueError(f"base: {name!r} has shape {tuple(base)}, must have {len(shape)} axes, as in model")
     ratios = [mine / other for mine, other in zip(shape, base, strict=True)]
+    if min(ratios, default=1) < 1:
+        raise ValueError(f"base: {name!r} has shape {tuple(base)}, must be no wider than that of model, {tuple(shape)}")
     if all(ratio == 1 for ratio in ratios):
         return 1.0, 1.0
     grown = math.prod(ratios)
@@ -292,7 +294,12 @@ class CoordinateCheck:
 
     @property
     def worst(self) -> float:
-        """The exponent farthest from 0, by its absolute value; layers without one do not count."""
+        """The exponent farthest from 0, by its absolute value; layers that did not change at some width do not count.
+
+        It is infinite where a change is not finite.
+        """
+        if not np.isfinite(self.change).all():
+            return math.inf
         return max((abs(slope) for slope in self.exponents.values() if math.isfinite(slope)), default=math.nan)
 
 

@@ -403,3 +403,12 @@ def test_the_smallest_eigenvalues_of_a_hessian_that_mirrors_its_largest():
     one = torch.ones(1, 1)
     values, _ = curvature.hessian_eigenpairs(Product(), one, one, 2, which="smallest", loss=lambda z, y: z.mean())
     np.testing.assert_allclose(values, -1, rtol=1e-5)
+
+
+def test_of_a_multiple_eigenvalue_every_vector_is_found():
+    with lrlib.seeded(0):
+        model, x = nn.Linear(20, 4, bias=False).double(), torch.randn(50, 20, dtype=torch.float64)
+    each = np.linalg.eigvalsh((x.T @ x).numpy() / 100)[::-1]  # of the mean of squares: four outputs have them alike
+    values, vectors = lrlib.hessian_eigenpairs(model, x, torch.zeros(50, 4).double(), 6, loss=F.mse_loss)
+    assert values == pytest.approx([*4 * [each[0]], *2 * [each[1]]], rel=1e-5)
+    assert np.abs(vectors @ vectors.T - np.eye(6)).max() < 1e-8

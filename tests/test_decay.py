@@ -56,3 +56,8 @@ def test_a_bad_argument_is_refused(lr, weight_decay, named):
 
 def test_at_the_limit_only_the_last_target_is_left():
     assert lrlib.ema_timescale(0.5, 2.0) == 1
+
+
+def test_a_product_below_all_numbers_is_refused():
+    with pytest.raises(ValueError, match="weight_decay=1e-200: times lr must be > 0"):
+        lrlib.ema_timescale(1e-200, 1e-200)

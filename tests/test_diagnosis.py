@@ -288,3 +288,20 @@ def test_a_run_without_a_test_set_or_an_update_is_not_judged_by_them(data):
     for sets in (data, (data.x_train, data.y_train)):
         history = lrlib.train(model, sets, 0.1, steps=5, callbacks=[stop], track_updates=True)
         assert history.updates == 0 and diagnose(history) == [] == diagnose(history, lrlib.constant(0.1))
+
+
+def test_a_run_that_went_beyond_all_numbers_is_far(history=None):
+    with lrlib.seeded(0):
+        model = lrlib.mlp(64, 16, 10)
+    history = lrlib.train(model, lrlib.digits(), 0.1, steps=100, track_updates=True)
+    diagnose(replace(history, update_ratio=np.full(100, 1e4)))
+
+
+def test_of_several_groups_the_highest_rate_counts():
+    model, plan = lrlib.mlp(64, 16, 10), lrlib.constant(0.1)
+    optimizer = torch.optim.SGD([{"params": model[1].parameters()}, {"params": model[3].parameters()}], lr=1.0)
+    history = lrlib.train(model, lrlib.digits(), [lrlib.constant(0.0), plan], steps=100, optimizer=optimizer)
+    assert not [found for found in diagnose(history) if found.signature == "scheduler"]
+    assert not [found for found in diagnose(history, planned=plan) if found.signature == "scheduler"]
+    found = diagnose(history, planned=lrlib.constant(0.10001))[0]
+    assert "ran at 0.1, planned was 0.10001" in found.evidence

@@ -1,5 +1,6 @@
 """Snapshots, weight averages, paths between states, BatchNorm refresh and the metrics of ensembles."""
 
+import contextlib
 import copy
 import math
 import pickle
@@ -604,3 +605,66 @@ def test_snapshots_are_compared_and_hashed_by_what_they_are():
     for snapshots in (one, two):
         lrlib.train(lrlib.mlp(64, 8, 10), lrlib.digits(), 0.1, steps=1, callbacks=[snapshots])
     assert one != two and one in [two, one] and len({one, two}) == 2 and len(repr(one)) < 200
+
+
+class _ByAnotherWay(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 16), nn.Linear(16, 10)
+        self.held = [self.first.weight]
+
+    def forward(self, x):
+        return self.last(F.relu(F.linear(x.flatten(1), self.held[0], self.first.bias)))
+
+
+def test_a_path_of_a_model_that_reaches_a_parameter_by_another_way_is_refused():
+    states = []
+    for seed in range(2):
+        with lrlib.seeded(seed):
+            states.append(lrlib.copy_state(_ByAnotherWay()))
+    with pytest.raises(ValueError, match="a parameter reached by another way"):
+        lrlib.train_path(_ByAnotherWay(), *states, lrlib.digits(), lrlib.constant(0.1), steps=3)
+
+
+def test_snapshots_that_are_there_outlive_a_failed_save(tmp_path, monkeypatch):
+    snapshots, file = lrlib.Snapshots(at=[1, 2]), tmp_path / "run.pt"
+    lrlib.train(lrlib.mlp(64, 4, 10), lrlib.digits(), 0.1, steps=2, callbacks=[snapshots])
+    snapshots.save(file)
+
+    def full(content, where):
+        where.write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="no space"):
+        snapshots.save(str(file))
+    assert len(lrlib.Snapshots.load(file)) == 2 and list(tmp_path.iterdir()) == [file]
+
+
+def test_the_loss_of_a_path_with_dropout_is_reproducible_and_leaves_the_generator():
+    layers = nn.Flatten(), nn.Linear(64, 16), nn.Dropout(0.5), nn.BatchNorm1d(16), nn.Linear(16, 10)
+    with lrlib.seeded(0):
+        model = nn.Sequential(*layers)
+    data, path = lrlib.digits(), lrlib.StatePath(model.state_dict(), model.state_dict())
+    state = torch.get_rng_state()
+    first, second = (
+        lrlib.path_loss(model, path, data.x_test, data.y_test, [0.0, 1.0], refresh=data.x_train)[0] for _ in range(2)
+    )
+    assert np.array_equal(first, second) and first[0] == first[1] and torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_refreshing_batchnorm_leaves_all_other_buffers(fails):
+    class Last(nn.Module):
+        def forward(self, x):
+            if fails:
+                raise OSError("in the forward pass")
+            return x
+
+    other = nn.InstanceNorm1d(3, track_running_stats=True)
+    model = nn.Sequential(nn.BatchNorm1d(3), other, nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)), Last())
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with contextlib.suppress(OSError):
+        lrlib.refresh_batchnorm(model, 1 + torch.randn(20, 3, 4, generator=torch.Generator().manual_seed(0)))
+    changed = {name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])}
+    assert changed == (set() if fails else {"0.running_mean", "0.running_var", "0.num_batches_tracked"})

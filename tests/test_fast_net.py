@@ -180,3 +180,14 @@ def test_lookahead_averages_running_statistics_and_leaves_a_replica_that_has_end
     for options in ({"every": 0}, {"decay": 1.0}):
         with pytest.raises(ValueError, match=next(iter(options))):
             lrlib.Lookahead(**options)
+
+
+def test_torch_refreshes_its_statistics_too():
+    model = lrlib.fast_net(1, width=4)
+    x = 1 + 3 * torch.randn(200, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    torch.optim.swa_utils.update_bn(x.split(50), model)
+    found = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    lrlib.refresh_batchnorm(model, x, batch_size=50)
+    for name, buffer in model.named_buffers():
+        torch.testing.assert_close(buffer, found[name])
+    assert found["2.running_mean" if "2.running_mean" in found else next(iter(found))].any()

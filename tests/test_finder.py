@@ -566,3 +566,24 @@ def test_buffers_that_are_written_through_another_tensor_are_put_back():
     model = Counting()
     range_test(model, lrlib.digits(), torch.optim.SGD(model.parameters(), lr=0.1), num_iter=20)
     assert not model.stats.any() and not model.first.any()
+
+
+def test_what_the_optimizer_trains_besides_the_model_comes_back_too():
+    class Tempered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.t = nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, outputs, y):
+            return F.cross_entropy(outputs * self.t, y)
+
+    model, loss = lrlib.mlp(64, 16, 10), Tempered()
+    loss.t.grad = torch.tensor(5.0)
+    range_test(model, lrlib.digits(), torch.optim.SGD([*model.parameters(), loss.t], lr=0.1), loss=loss, repeats=2)
+    assert loss.t.item() == 1.0 and loss.t.grad.item() == 5.0
+
+
+def test_an_optimizer_of_another_model_is_refused():
+    model, other = lrlib.mlp(64, 16, 10), lrlib.mlp(64, 16, 10)
+    with pytest.raises(ValueError, match="optimizer: holds no trainable parameter of the model"):
+        range_test(model, lrlib.digits(), torch.optim.SGD(other.parameters(), lr=0.1))

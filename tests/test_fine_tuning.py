@@ -158,3 +158,12 @@ def test_a_layer_whose_weight_is_computed_is_refused():
 def test_lora_of_a_model_in_evaluation_mode_is_in_that_mode():
     model = lrlib.lora(lrlib.mlp(64, 16, 10).eval(), rank=2, alpha=4)
     assert not any(module.training for module in model.modules()) and lrlib.Stack([model, model]).size == 2
+
+
+def test_a_layer_with_hooks_is_refused_and_sizes_stay_to_be_read():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))
+    adapted = lrlib.lora(model, 2, 4)
+    assert (adapted[2].in_features, adapted[2].out_features) == (4, 3)
+    model[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+    with pytest.raises(ValueError, match="layer: has hooks"):
+        lrlib.lora(model, 2, 4)

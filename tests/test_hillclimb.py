@@ -153,3 +153,20 @@ def test_without_a_closure_or_with_a_bad_one_nothing_moves():
 def test_bad_settings_are_named(settings, error, message):
     with pytest.raises(error, match=message):
         lrlib.HillClimb(**settings)
+
+
+def test_dropout_drops_the_same_units_at_both_points():
+    data, rates = lrlib.digits(), []
+    for drop in (0.0, 0.5):
+        with lrlib.seeded(0):
+            layers = nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Dropout(drop), nn.Linear(64, 10)
+        history = lrlib.train(nn.Sequential(*layers), data, 1e-4, steps=100, optimizer=lrlib.HillClimb(step_size=0.01))
+        rates.append(history.lr[-1] / 1e-4)
+    assert min(rates) > 2  # with other units at each point half of the steps lower it
+
+
+def test_a_look_leaves_the_generator():
+    layer, x = nn.Dropout(0.5), torch.ones(100)
+    state = torch.get_rng_state()
+    first, second = (losses_at([torch.zeros(1, 1)], lambda: layer(x).sum())([torch.ones(1, 1)]) for _ in range(2))
+    assert torch.equal(first, second) and torch.equal(torch.get_rng_state(), state)

@@ -657,3 +657,33 @@ def test_what_a_module_keeps_of_a_forward_pass_is_that_of_the_users_own(method):
     assert model[3].last is before
     torch.save(model.state_dict(), io.BytesIO())
     copy.deepcopy(model)
+
+
+def test_small_planes_must_be_equally_spaced_too():
+    a, b = 1e-9 * np.array([0.0, 1.0, 3.0, 4.0]), 1e-9 * np.array([-1.0, 0.0, 1.0])
+    with pytest.raises(ValueError, match="equally spaced"):
+        lrlib.plane_curvature(landscape.Plane(a, b, (a**2 + b[:, None] ** 2) * 1e18, "loop"))
+
+
+def test_a_network_with_a_buffer_more_is_another_one():
+    ends = [nn.Sequential(nn.Linear(2, 2)) for _ in range(2)]
+    ends[0][0].register_buffer("q", torch.ones(1))
+    for pair in (ends, ends[::-1]):
+        with pytest.raises(ValueError, match="other: 0.q, which is not trained, differs"):
+            lrlib.loss_between(*pair, torch.ones(3, 2), torch.zeros(3, dtype=torch.long), [0, 1])
+
+
+def test_directions_of_very_different_lengths_are_independent():
+    first, second = torch.eye(3, dtype=torch.float64)[:2]
+    found = planes.project([torch.ones(3).double()], torch.zeros(3), [1e6 * first, 1e-5 * second])
+    assert found.coordinates[0] == pytest.approx([1e-6, 1e5])
+    with pytest.raises(ValueError, match="linearly independent"):
+        planes.project([torch.ones(3).double()], torch.zeros(3), [first, first + 1e-12 * second])
+    with pytest.raises(ValueError, match="path: is empty"):
+        planes.project([], torch.zeros(3), [first])
+
+
+def test_a_direction_of_a_model_with_an_empty_parameter_is_drawn():
+    model = nn.Sequential(nn.Linear(3, 2))
+    model.register_parameter("none", nn.Parameter(torch.empty(0, 3)))
+    assert planes.random_direction(model).shape == (8,)

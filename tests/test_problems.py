@@ -1,5 +1,7 @@
 """Test problems: the quadratic is the one that its formula says, and a sweep is single runs side by side."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -67,10 +69,10 @@ def test_bad_arguments_are_named(call, message):
 
 def test_outputs_and_targets_of_different_shapes_are_refused():
     with pytest.raises(ValueError, match=r"targets: have shape \(4,\), must have \(4, 1\)"):
-        problems.half_squares(torch.ones(4, 1), torch.zeros(4))
+        lrlib.problems.half_squares(torch.ones(4, 1), torch.zeros(4))
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch_size": 99}])
 def test_a_problem_of_no_updates_or_of_too_large_batches_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        replace(problems.quadratic_problem(instances=2), **wrong)
+        dataclasses.replace(lrlib.quadratic_problem(instances=2), **wrong)

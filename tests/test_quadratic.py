@@ -86,9 +86,7 @@ def test_what_is_not_a_number_stays_none():
     assert np.isnan(quadratic.spectral_radius([np.nan, 1.0], 0.5)).tolist() == [True, False]
 
 
-@pytest.mark.parametrize(
-    "H, theta", [([[1e-9, 5e-9], [0, 1e-9]], [1.0, 1.0]), ([[np.inf]], [1.0]), ([[1.0]], [np.nan])]
-)
+@pytest.mark.parametrize("H, theta", [([[1e-9, 5e-9], [0, 1e-9]], [1, 1]), ([[np.inf]], [1]), ([[1]], [np.nan])])
 def test_small_matrices_are_symmetric_too_and_all_is_finite(H, theta):
     with pytest.raises(ValueError, match="H|theta0"):
         quadratic.descend(H, theta, 0.1, 2)

@@ -354,3 +354,23 @@ def test_scaled_betas_reach_the_optimizer():
     expected = loss(lrlib.Adam(betas=(0.45, 0.999)))
     assert loss(rule) == pytest.approx(expected, rel=1e-9)
     assert loss(lambda model: rule.optimizer(model.parameters(), lr=0.01)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_base_that_is_wider_is_refused():
+    def made(width, last=10):
+        return nn.Sequential(nn.Linear(64, width), nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, last))
+
+    for use in (lrlib.mup_init_, lrlib.mup_rates):
+        with pytest.raises(ValueError, match=r"base: '0.weight' has shape \(128, 64\), must be no wider"):
+            use(made(32), made(128))
+
+
+def test_a_check_whose_outputs_overflow_is_as_bad_as_can_be():
+    data = lrlib.digits()
+
+    def make(width):
+        model = lrlib.mlp(64, width, 10)
+        return model, torch.optim.SGD(model.parameters(), lr=1e20)
+
+    check = lrlib.coordinate_check(make, [8, 32], data.x_train[:64], data.y_train[:64], steps=2, seeds=[0])
+    assert check.worst == np.inf

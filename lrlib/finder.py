@@ -320,7 +320,8 @@ def range_test(
     if min(built) <= 0:
         raise ValueError(f"optimizer: has the rates {built}, must be > 0, since groups keep their ratios")
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if not any(id(p) in held for p in model.parameters() if p.requires_grad):
+    trained = [id(p) for p in model.parameters() if p.requires_grad]
+    if trained and held.isdisjoint(trained):
         raise ValueError(
             "optimizer: holds no trainable parameter of the model, must be one over the model's parameters"
         )

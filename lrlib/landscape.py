@@ -266,7 +266,7 @@ def loss_between(
     if layers[0] != layers[1] or shapes[0] != shapes[1]:
         raise ValueError("other: must have the layers of model, and trainable parameters of the same shapes and types")
     fixed = [_fixed(end) for end in (model, other)]
-    for name in sorted(fixed[0].keys() | fixed[1].keys()):
+    for name in dict.fromkeys([*fixed[0], *fixed[1]]):
         if not (name in fixed[0] and name in fixed[1] and torch.equal(fixed[0][name], fixed[1][name])):
             raise ValueError(f"other: {name}, which is not trained, differs from that of model, must be the same")
     direction = parameter_vector(other) - parameter_vector(model)

@@ -84,6 +84,7 @@ def test_the_tagged_cells_alone_make_the_record_with_its_provenance(root):
     assert record.provenance["seeds"] == [0, 1, 2]
     assert set(record.provenance) == {
         "device", "torch", "date", "commit", "seeds", "seconds", "memory", "data", "cells", "library", "grid",
+        "settings",
     }  # fmt: skip
     assert record.provenance["memory"] > 100  # MB, of a process that has loaded torch
     assert line == record.label and f"demo: 3 runs of seeds 0 to 2 on {record.provenance['device']}, torch" in line

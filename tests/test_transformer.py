@@ -170,5 +170,5 @@ def test_bad_arguments_are_named(make, error, message):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_it_runs_in_other_types(dtype):
-    model = lrlib.char_transformer(65, width=16, heads=2, blocks=1, length=8).to(dtype)
+    model = lrlib.char_transformer(65, width=16, depth=1, length=8).to(dtype)
     assert model(torch.zeros(2, 8, dtype=torch.long)).dtype == dtype

@@ -740,6 +740,73 @@ def test_the_climber_steps_and_its_judge_decides_where_it_ends(page):
     assert readout.text_content().startswith("Step 0:")
 
 
+TOLD = [
+    ("quadratic", "rate=1.9&high=1&low=0.05", "−0.9 and the flat one by 1 − ηh_min = 0.905"),
+    ("quadratic", "rate=0", "nothing moves"),
+    ("quadratic", "rate=0.5&y=0", "no steep part and converges"),
+    ("hill_climbing", "t=6.5", "Step 7:"),
+    ("edge_of_stability", "rate=0.1&pull=0.0005", "y stays below it"),
+    ("exponential", "rate=1&decay=0.5&momentum=0", "rounding drives them apart"),
+    ("adamw", "rate=0.1&decay=1", "does not hold"),
+    ("batch_size", "batch=1234", "B = 1234:"),
+    ("momentum", "a=0.01&momentum=0&condition=1000", "(0.99999)"),
+]
+
+
+def sent(page, name, query):
+    """The explorer at the setting of an address."""
+    page.evaluate("(hash) => (location.hash = hash)", f"explorer-{name}?{query}")
+    page.wait_for_timeout(50)
+    return page.locator(f"#explorer-{name}")
+
+
+@pytest.mark.parametrize(("name", "query", "told"), TOLD)
+def test_a_setting_at_the_edge_is_told_as_it_is(page, name, query, told):
+    assert told in sent(page, name, query).locator(".lr-readout").text_content()
+
+
+def test_nothing_leaves_its_bounds(page):
+    for query in ("schedule=linear&steps=100", "schedule=cosine&steps=100"):
+        assert "NaN" not in sent(page, "adamw", query).inner_html()
+    assert "x 2.5, y −1.4" == sent(page, "quadratic", "x=1e9&y=-9").locator(".lr-handle").get_attribute(
+        "aria-valuetext"
+    )
+    handle = sent(page, "edge_of_stability", "rate=0.4&share=100").locator(".lr-handle")
+    assert handle.get_attribute("aria-valuetext").endswith("sharpness 5.25")
+    explorer = sent(page, "batch_size", "batch=32")
+    explorer.get_by_label("batch size B").focus()
+    page.keyboard.press("End")
+    assert "B = 4096:" in explorer.locator(".lr-readout").text_content()
+    explorer = sent(page, "hill_climbing", "judge=other&epsilon=0.5&rate=0.005&t=200")
+    knob, plot = explorer.locator(".lr-knob").bounding_box(), explorer.locator("svg").first.bounding_box()
+    assert plot["x"] + 40 < knob["x"] + knob["width"] / 2 < plot["x"] + plot["width"]
+
+
+def test_home_and_end_move_a_point_but_not_the_page(page):
+    handle = sent(page, "hill_climbing", "t=0").locator(".lr-handle")
+    handle.focus()
+    ends = []
+    for key, bound in (("Home", "min"), ("End", "max")):
+        page.keyboard.press(key)
+        ends.append(float(handle.get_attribute("aria-valuetext")))
+        assert handle.get_attribute(f"aria-value{bound}")
+    assert ends == [0.005, 10]
+    sent(page, "momentum", "a=1").locator(".lr-handle").focus()
+    before = page.evaluate("scrollY")
+    page.keyboard.press("End")
+    page.wait_for_timeout(200)
+    assert page.evaluate("scrollY") == before
+
+
+def test_the_whole_screen_of_a_phone_is_wide_enough(browser, url):
+    page = opened(browser, url, 390, 844)
+    explorer = page.locator("#explorer-quadratic")
+    explorer.get_by_role("button", name="Full screen").click()
+    explorer.get_by_role("button", name="Leave full screen").wait_for()
+    assert explorer.locator(".lr-stage").bounding_box()["width"] <= 390
+    page.close()
+
+
 def test_the_scanner_plays_and_takes_a_picture_of_ones_own(page, tmp_path):
     explorer = page.locator("[data-explorer=scanner]")
     explorer.get_by_role("button", name="Scan").click()
@@ -748,9 +815,15 @@ def test_the_scanner_plays_and_takes_a_picture_of_ones_own(page, tmp_path):
     explorer.locator("input[type=file]").set_input_files(tmp_path / "white.png")
     explorer.get_by_text("30 × 40 pixels").wait_for()
     assert '"white.png"' in explorer.locator("code").text_content()
+    chosen = explorer.get_by_label("picture", exact=True).locator("option:checked")
+    assert chosen.text_content() == "your picture"
     (tmp_path / "no.png").write_text("no picture")
     explorer.locator("input[type=file]").set_input_files(tmp_path / "no.png")
     explorer.get_by_text("not a picture").wait_for()
+    explorer.get_by_label("picture", exact=True).select_option(index=1)
+    explorer.get_by_text("pixels, shrunk").wait_for()
+    assert explorer.locator("input[type=file]").evaluate("e => e.files.length") == 0
+    assert explorer.get_by_text("your picture").count() == 0
 
 
 PLACE = re.compile(

@@ -134,20 +134,23 @@
 
       const momentum = Math.sqrt((1 - b) / (1 + b));
       const degrees = (radians) => (180 / Math.PI) * radians;
-      const turns = shown.slice(0, -1).map((t, k) => degrees(Math.atan((formulas.rate(shape.value, e, t, T) * momentum) / at[k])));
-      const settled = shown.slice(0, -1).map((t) => degrees(level(t).step));
+      const before = shown.filter((t) => t < T); // at T the rate may be zero
+      const turns = before.map((t, k) => degrees(Math.atan((formulas.rate(shape.value, e, t, T) * momentum) / at[k])));
+      const settled = before.map((t) => degrees(level(t).step));
       draw = angle.begin({
         x: { min: 0, max: T, label: "step t", ticks: [0, T / 2, T] },
         y: { min: Math.min(...turns, ...settled) / 2, max: Math.max(...turns, ...settled) * 2, log: true, label: "degrees" },
         label: `A step turns the weights by ${LR.show(turns[0])} degrees at first; in equilibrium by ${LR.show(degrees(balance.step))}.`,
       });
-      draw.line(shown.slice(0, -1), settled, "lr-c3 lr-dashed");
-      draw.line(shown.slice(0, -1), turns, "lr-c1");
+      draw.line(before, settled, "lr-c3 lr-dashed");
+      draw.line(before, turns, "lr-c1");
 
       readout.textContent =
         `Memory τ = 1/(ηλ) = ${LR.show(tau)} steps, ${LR.show(tau / T, 2)} of the run. Of the start ${LR.show(100 * start, 2)}% is left. ` +
-        `In equilibrium at the peak rate the weights have an RMS of ${LR.show(balance.rms)}, one step turns them by ${LR.show(degrees(balance.step), 2)} degrees, ` +
-        `and many by ${LR.show(degrees(balance.pace), 2)} times the root of their number. Along the dashed line the memory stays, along the dotted one the size.`;
+        (e * l > 0.1 * (1 - b) ? "Here ηλ is not small beside 1 − β₁: the formula of the equilibrium does not hold. "
+          : `In equilibrium at the peak rate the weights have an RMS of ${LR.show(balance.rms)}, one step turns them by ${LR.show(degrees(balance.step), 2)} degrees, ` +
+            `and many by ${LR.show(degrees(balance.pace), 2)} times the root of their number. `) +
+        `Along the dashed line the memory stays, along the dotted one the size.`;
     }
     return render;
   });

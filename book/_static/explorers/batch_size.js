@@ -99,7 +99,7 @@
       let draw = trade.begin({
         x: { min: steps[steps.length - 1] / 1.5, max: steps[0] * 1.6, log: true, label: "updates to the target" },
         y: axis(examples[0] / 1.8, examples[examples.length - 1] * 1.6, "examples"),
-        label: `Examples against updates for batches from 1 to ${LARGEST}. At ${LR.show(B)}: ${LR.show(S)} updates, ${LR.show(B * S)} examples.`,
+        label: `Examples against updates for batches from 1 to ${LARGEST}. At ${B}: ${LR.show(S)} updates, ${LR.show(B * S)} examples.`,
       });
       draw.line(grid.map((size) => fewest + least / size), grid.map((size) => fewest * size + least), "lr-c1");
       draw.dots(steps, examples, "lr-c1", 3.5);
@@ -109,7 +109,7 @@
       draw.note(steps[12], examples[12], `B = ${LARGEST}`, "", "start", 9, 8);
       draw.front.append(LR.handle(trade, {
         label: "Batch size", x: S, y: B * S, nudge: [0.5 * S, Math.max(0.25 * B, 1) * S],
-        text: `batch ${LR.show(B)}, ${LR.show(S)} updates, ${LR.show(B * S)} examples`,
+        text: `batch ${B}, ${LR.show(S)} updates, ${LR.show(B * S)} examples`,
       }, (x, y) => {
         batch.value = Math.round(y / x);
         render();
@@ -118,7 +118,7 @@
       const curveOf = grid.map((size) => formulas.rate(scale, size));
       draw = rates.begin({
         x: { min: 1, max: LARGEST, log: true, label: "batch size B" }, y: axis(curveOf[0] / 1.5, scale[0] * 2, "rate η"),
-        label: `The best rate rises with the batch and levels off at ${LR.show(scale[0])}; at ${LR.show(B)} it is ${LR.show(rate)}.`,
+        label: `The best rate rises with the batch and levels off at ${LR.show(scale[0])}; at ${B} it is ${LR.show(rate)}.`,
       });
       draw.line(grid, grid.map((size) => (scale[0] * size) / scale[1]), "lr-soft lr-dashed");
       draw.line([1, LARGEST], [scale[0], scale[0]], "lr-soft lr-dashed");
@@ -129,7 +129,7 @@
 
       draw = curve.begin({
         x: { min: 1, max: examples[examples.length - 1] * 1.2, log: true, label: "examples" }, y: axis(target / 1.1, start * 1.1, "loss"),
-        label: `Loss against examples; at batch ${LR.show(B)} the target is reached after ${LR.show(B * S)} examples.`,
+        label: `Loss against examples; at batch ${B} the target is reached after ${LR.show(B * S)} examples.`,
       });
       const against = (path, size, css) => draw.line(path.map((_, k) => Math.max(1, k * size)), path, css);
       against(paths[0], 1, "lr-c1 lr-thin");
@@ -142,7 +142,7 @@
         : ratio > 4 ? "curvature limits the steps: twice the batch nearly doubles the examples and saves few updates."
           : "noise and curvature both count: this is the region of the critical batch.";
       readout.textContent =
-        `B = ${LR.show(B)}: first rate ${LR.show(rate)}, ${LR.show((100 * rate) / scale[0], 2)}% of the largest; ${LR.show(S)} updates and ${LR.show(B * S)} examples. ` +
+        `B = ${B}: first rate ${LR.show(rate)}, ${LR.show((100 * rate) / scale[0], 2)}% of the largest; ${LR.show(S)} updates and ${LR.show(B * S)} examples. ` +
         `Critical batch ${LR.show(least / fewest)}, noise scale at the start ${LR.show(scale[1])}. Here ${regime}`;
     }
     return render;

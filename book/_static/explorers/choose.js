@@ -223,8 +223,12 @@ scheduler = ${form}LRScheduler(
         `${data.optimizers[a.optimizer].batch === "linear" ? "k" : "√k"}` +
         (a.ratio > MOST ? `, as if the batch were ${MOST} times as large and no more: above the critical batch it hardly rises.` : "."),
       ];
+      const sure = a.sure === "measured" && a.ratio !== 1
+        ? `Measured here at a batch of ${a.entry.batch.toLocaleString("en")}, on a network as small as this, and scaled. Search the range.` : SURE[a.sure];
+      const source = from(a.row, "start", a.k);
+      const changes = [...grown, ...lengthened(a)];
       const parts = [
-        ["How sure", [SURE[a.sure], " ", ...from(a.row, "start", a.k), ...grown, ...lengthened(a)]],
+        ["How sure", [sure, " ", ...source, ...(source.length && changes.length ? ["."] : []), ...changes]],
         ["Range", [`${low} to ${high} `, ...from(a.row, a.entry.search ? `search-${a.k}` : "search")]],
         ["Schedule", [`${a.row.schedule.value} to zero `, ...from(a.row, "schedule")]],
         ["Warm-up", [`${a.warmup.toLocaleString("en")} of ${a.steps.toLocaleString("en")} updates `, ...from(a.row, "warmup")]],

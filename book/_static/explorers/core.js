@@ -23,6 +23,7 @@ control stands in the address (#explorer-name?rate=0.2&...), so that it can be s
 
   LR.range = (count, f = (k) => k) => Array.from({ length: count }, (_, k) => f(k));
   LR.round = (x, digits = 3) => Number(x.toPrecision(digits));
+  LR.clamp = (x, min, max) => Math.min(max, Math.max(min, x));
 
   /** A number for readers: 0.0123, 1.2e-5, ∞. */
   LR.show = (x, digits = 3) => {
@@ -112,7 +113,7 @@ control stands in the address (#explorer-name?rate=0.2&...), so that it can be s
     root.addEventListener("fullscreenchange", () => fit(root));
   }
 
-  /** On the whole screen the stage has the width at which it can be magnified most. */
+  /** On the whole screen the stage has the width at which it can be magnified most, and is never wider than the screen. */
   function fit(root) {
     const { stage, render } = live.get(root);
     const whole = document.fullscreenElement === root;
@@ -124,6 +125,7 @@ control stands in the address (#explorer-name?rate=0.2&...), so that it can be s
       const largest = Math.min((innerWidth - 40) / width, (innerHeight - 80) / stage.offsetHeight);
       if (largest > zoom) [best, zoom] = [width, largest];
     }
+    if (zoom < 1) best = Math.min(best, innerWidth - 40);
     whole ? set(`${best}px`, Math.max(1, zoom)) : set("", "");
     render();
   }
@@ -188,7 +190,7 @@ control stands in the address (#explorer-name?rate=0.2&...), so that it can be s
         return current;
       },
       set value(x) {
-        current = Math.min(max, Math.max(min, x));
+        current = LR.clamp(Number.isInteger(step) ? min + step * Math.round((x - min) / step) : x, min, max);
         input.value = log ? Math.round((STOPS * Math.log(current / min)) / Math.log(max / min)) : current;
         name();
       },
@@ -198,7 +200,7 @@ control stands in the address (#explorer-name?rate=0.2&...), so that it can be s
       input.setAttribute("aria-valuetext", show(current));
     }
     input.addEventListener("input", () => {
-      current = log ? LR.round(min * (max / min) ** (input.value / STOPS), digits) : Number(input.value);
+      current = log ? LR.clamp(LR.round(min * (max / min) ** (input.value / STOPS), digits), min, max) : Number(input.value);
       name();
       changed();
     });
@@ -276,7 +278,7 @@ control stands in the address (#explorer-name?rate=0.2&...), so that it can be s
       const y = low + ((pixel - from) / (to - from)) * (high - low);
       return log ? Math.exp(y) : y;
     };
-    return forward;
+    return Object.assign(forward, { min, max });
   }
 
   /** A figure in a host; begin({x, y}) clears it, draws the axes and returns the drawing functions. */
@@ -362,6 +364,12 @@ control stands in the address (#explorer-name?rate=0.2&...), so that it can be s
         note(x0, y0, string, css = "", anchor = "start", dx = 4, dy = -4) {
           front.append(text([X(x0), Y(y0)], dx, dy, anchor, string, css));
         },
+        /** A dashed line with its name beside it, on the side that has room. */
+        mark(value, string) {
+          draw.vertical(value, "lr-soft lr-dashed");
+          const early = X(value) < left + inside.width / 3;
+          draw.note(value, y.max, string, "", early ? "start" : "end", early ? 5 : -5, 14);
+        },
       };
       return draw;
     };
@@ -392,17 +400,20 @@ control stands in the address (#explorer-name?rate=0.2&...), so that it can be s
     });
   };
 
-  /** A point that is dragged by pointer or moved by the arrow keys; moved(x, y) gets data coordinates. */
+  /** A point that is dragged by pointer or moved by the arrow keys, to an end by Home and End where it has one direction
+      only; moved(x, y) gets data coordinates. */
   LR.handle = (plot, { label, x, y, text, nudge }, moved) => {
     const at = { transform: `translate(${plot.X(x)} ${plot.Y(y)})` };
     const handle = LR.svg("g", {
-      class: "lr-handle", tabindex: 0, role: "slider", "aria-label": label, "aria-valuenow": LR.round(x, 4), "aria-valuetext": text, ...at,
+      class: "lr-handle", tabindex: 0, role: "slider", "aria-label": label, "aria-valuetext": text,
+      "aria-valuemin": LR.round(plot.X.min, 4), "aria-valuenow": LR.round(x, 4), "aria-valuemax": LR.round(plot.X.max, 4), ...at,
     }, LR.svg("circle", { r: 20, class: "lr-reach" }), LR.svg("circle", { r: 8, class: "lr-knob" }));
     handle.addEventListener("keydown", (event) => {
       const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-      if (!move) return;
+      const end = { Home: "min", End: "max" }[event.key];
+      if (!move && !end) return;
       event.preventDefault();
-      moved(x + move[0] * nudge[0], y + move[1] * nudge[1]);
+      move ? moved(x + move[0] * nudge[0], y + move[1] * nudge[1]) : moved(nudge[1] ? x : plot.X[end], nudge[0] ? y : plot.Y[end]);
       plot.svg.querySelector(".lr-handle").focus();
     });
     // Without this a finger on the handle pans the page; touch-action has no effect on a <g>.

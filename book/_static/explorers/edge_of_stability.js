@@ -18,6 +18,9 @@
     },
   });
 
+  const ACROSS = [0.005, 0.3];
+  const ALONG = [0.85, 1.05];
+
   LR.explorer("edge_of_stability", (root) => {
     const { every, runs } = LR.edge;
     const changed = () => render();
@@ -33,7 +36,9 @@
     const curve = LR.plot(below, { title: "Loss", height: 200, left: 60 });
     const readout = LR.readout(root);
     // Where to start: across the valley, and along it as a share of the limit 2/η.
-    const start = [LR.state(root, "x", 0.06, () => start[0]), LR.state(root, "share", 0.97, () => start[1])];
+    const start = [
+      LR.clamp(LR.state(root, "x", 0.06, () => start[0]), ...ACROSS), LR.clamp(LR.state(root, "share", 0.97, () => start[1]), ...ALONG),
+    ];
 
     function line(draw, limit, end) {
       draw.line([0, end], [limit, limit], "lr-c2 lr-dashed");
@@ -63,8 +68,8 @@
         label: "Start of the path", x: start[0], y: start[1] * limit, nudge: [0.01, 0.01 * limit],
         text: `x ${LR.show(start[0])}, sharpness ${LR.show(start[1] * limit)}`,
       }, (x, sharpness) => {
-        start[0] = LR.round(Math.min(0.3, Math.max(0.005, Math.abs(x))), 3);
-        start[1] = LR.round(Math.min(1.05, Math.max(0.85, sharpness / limit)), 3);
+        start[0] = LR.round(LR.clamp(Math.abs(x), ...ACROSS), 3);
+        start[1] = LR.round(LR.clamp(sharpness / limit, ...ALONG), 3);
         render();
       }));
 
@@ -79,11 +84,14 @@
       draw.line(t, losses, "lr-c1");
 
       const crossings = ys.filter((value, k) => k > 0 && ys[k - 1] <= limit && value > limit).length;
-      readout.textContent = gone < 0
-        ? `The pull sharpens the valley to 2/η = ${LR.show(limit)}. Above it x grows, and its swing x²/2 pushes y back down: ` +
+      const highestShare = Math.max(...ys) / limit;
+      readout.textContent = gone >= 0
+        ? `At step ${gone} the swing has thrown the point out of the valley: it started too far from the limit for this rate and pull. Start nearer to 2/η.`
+        : highestShare < 1
+        ? `In ${steps} steps the pull sharpens the valley to ${LR.show(highestShare)} of the limit 2/η = ${LR.show(limit)} only: y stays below it, and x dies away.`
+        : `The pull sharpens the valley to 2/η = ${LR.show(limit)}. Above it x grows, and its swing x²/2 pushes y back down: ` +
           `${crossings} time${crossings === 1 ? "" : "s"} in ${steps} steps. On average y is ${LR.show(ys.reduce((a, b) => a + b) / ys.length / limit)} of the limit, ` +
-          `and x² is ${LR.show(xs.reduce((a, b) => a + b * b, 0) / xs.length / (2 * p))} times 2p.`
-        : `At step ${gone} the swing has thrown the point out of the valley: it started too far from the limit for this rate and pull. Start nearer to 2/η.`;
+          `and x² is ${LR.show(xs.reduce((a, b) => a + b * b, 0) / xs.length / (2 * p))} times 2p.`;
     }
 
     function network() {

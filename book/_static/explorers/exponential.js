@@ -55,6 +55,9 @@
     });
   };
 
+  /** Between two directions, in degrees, at most 180. */
+  const between = (a, b) => Math.abs(((((a - b) % 360) + 540) % 360) - 180);
+
   LR.explorer("exponential", (root) => {
     const changed = () => render();
     const controls = LR.html("div", { class: "lr-controls" });
@@ -91,7 +94,7 @@
       const grown = formulas.run(same.rate, 0, beta, start.value ? same.initialMomentum : 0, STEPS);
       const norms = [plain, grown].map((points) => points.map((point) => Math.hypot(...point)));
       const [a, b] = [angles(plain), angles(grown)];
-      const apart = Math.max(...a.map((angle, k) => Math.abs(angle - b[k])));
+      const apart = Math.max(...a.map((angle, k) => between(angle, b[k])));
 
       const grows = t.map(same.rate);
       let draw = rates.begin({
@@ -121,7 +124,8 @@
       readout.textContent =
         `α = ${LR.show(same.alpha, 6)}: the rate grows by a factor of ${LR.show(same.growth, 8)} a step, ${LR.show(same.growth ** 391, 6)} over 391 steps. ` +
         `The momentum buffer starts at ${LR.show(start.value ? same.initialMomentum : 0)} times θ. ` +
-        `The directions differ by at most ${LR.show(apart, 2)} degrees: ` + (apart < 1e-6 ? "the two runs coincide." : "the two runs come apart.");
+        `The directions differ by at most ${LR.show(apart, 2)} degrees: ` + (apart < 1e-6 ? "the two runs coincide."
+          : start.value || beta === 0 ? "they would coincide, but rounding drives them apart." : "the two runs come apart.");
     }
     return render;
   });

@@ -5,7 +5,7 @@
   const BEGUN = 6; // steps taken at first, so that the rate is seen to climb
   const CURVATURES = [0.1, 1];
   const START = [4, 1.5];
-  const RATES = { min: 0.0005, max: 20, log: true };
+  const RATES = { max: 20, log: true };
 
   const sum = (f) => f(0) + f(1);
 
@@ -68,18 +68,19 @@
       const [still, low] = [phi(0), phi(Math.max(best, 0))];
       const reach = Math.max(still - low, 0.05 * still);
       const probes = [1 - epsilon.value, 1 + epsilon.value].map((factor) => factor * now.rate);
+      const least = Math.min(0.005, 0.9 * probes[0]);
 
       let draw = curve.begin({
-        x: { min: 0.005, max: 20, log: true, label: "rate η of the step" }, y: { min: low - 0.15 * reach, max: still + 0.5 * reach, label: "loss after the step" },
+        x: { min: least, ...RATES, label: "rate η of the step" }, y: { min: low - 0.15 * reach, max: still + 0.5 * reach, label: "loss after the step" },
         label: `φ is lowest at a rate of ${LR.show(best)}; the rate is ${LR.show(now.rate)}, and its probes say ${now.up ? "raise" : "lower"} it.`,
       });
-      const etas = LR.range(241, (k) => 0.005 * 4000 ** (k / 240));
+      const etas = LR.range(241, (k) => least * (RATES.max / least) ** (k / 240));
       draw.line(etas, etas.map(phi), "lr-c1");
       if (best > 0) draw.vertical(best, "lr-soft lr-dashed");
       draw.line(probes, probes.map(phi), "lr-c2 lr-thick");
       draw.dots(probes, probes.map(phi), "lr-c2", 5);
       draw.front.append(LR.handle(curve, {
-        label: "Rate", x: now.rate, y: low - 0.15 * reach, nudge: [0.1 * now.rate, 0], text: LR.show(now.rate),
+        label: "Rate", x: Math.min(now.rate, RATES.max), y: low - 0.15 * reach, nudge: [0.1 * now.rate, 0], text: LR.show(now.rate),
       }, (x) => {
         [rate.value, t.value] = [LR.round(x), 0];
         render();
@@ -87,7 +88,7 @@
 
       const taken = steps.slice(0, t.value + 1);
       draw = path.begin({
-        x: { min: 0, max: STEPS, label: "step t" }, y: { ...RATES, label: "rate η" },
+        x: { min: 0, max: STEPS, label: "step t" }, y: { min: Math.min(0.0005, ...taken.map((step) => step.rate)), ...RATES, label: "rate η" },
         label: `After ${t.value} steps the rate has gone from ${LR.show(rate.value)} to ${LR.show(now.rate)}.`,
       });
       draw.dots(taken.map((step, k) => k), taken.map(formulas.best), "lr-faint", 2.5);

@@ -54,6 +54,7 @@
     "at rest": "does not move", "over-damped": "is over-damped: it creeps in", critical: "is critically damped: the fastest fall without a swing",
     "under-damped": "is under-damped: it swings past and comes back", flipping: "flips its sign at every step", unstable: "diverges",
   };
+  const factor = (x) => LR.show(x, Math.abs(x - 1) < 1e-3 ? 6 : 3);
   const NEAR = 0.02; // how close to the double root counts as critical here
   const START = [-2.2, 1];
 
@@ -115,7 +116,7 @@
       draw.dots([x / k], [b], "lr-on-map-dot", 5);
       draw.front.append(LR.handle(map, {
         label: "Rate times curvature, and momentum", x, y: b, nudge: [0.05, 0.02],
-        text: `ηh ${LR.show(x)}, momentum ${LR.show(b)}, factor ${LR.show(radii[0])}, ${regimes[0]}`,
+        text: `ηh ${LR.show(x)}, momentum ${LR.show(b)}, factor ${factor(radii[0])}, ${regimes[0]}`,
       }, (p, q) => {
         a.value = LR.round(Math.min(WIDEST, Math.max(0, p)), 3);
         beta.value = LR.round(Math.min(0.999, Math.max(0, q)), 3);
@@ -150,8 +151,8 @@
 
       const worst = Math.max(...radii);
       readout.textContent =
-        `The steepest direction ${WORDS[regimes[0]]} (factor ${LR.show(radii[0])} a step). The flattest ${WORDS[regimes[1]]} ` +
-        `(${LR.show(radii[1])}). Together: ` +
+        `The steepest direction ${WORDS[regimes[0]]} (factor ${factor(radii[0])} a step). The flattest ${WORDS[regimes[1]]} ` +
+        `(${factor(radii[1])}). Together: ` +
         (worst < 1 ? `${LR.show(Math.log(10) / -Math.log(worst))} steps for each digit. ` : "no convergence. ") +
         `Stable below ηh = 2(1 + β) = ${LR.show(2 * (1 + b))}.`;
     }

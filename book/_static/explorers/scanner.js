@@ -108,7 +108,12 @@
     const names = Object.keys(LR.pictures);
     const choose = LR.select(controls, { key: "picture", label: "picture", value: names[0], choices: names.map((name) => [name, name.replaceAll("_", " ")]) }, () => loadChosen());
     const path = () => `data/images/${choose.value}.png`; // of the chosen picture, in the book
-    const loadChosen = () => load(LR.pictures[choose.value], path());
+    const own = LR.html("option", { value: "" }, "your picture"); // in the list while it is shown
+    function loadChosen() {
+      file.value = "";
+      own.remove();
+      load(LR.pictures[choose.value], path());
+    }
     const file = LR.html("input", { type: "file", accept: "image/*", id: "lr-scanner-file" });
     controls.append(LR.html("div", { class: "lr-select" }, LR.html("label", { for: "lr-scanner-file" }, "or your own: choose a file, or drop one on the picture"), file));
     const steps = LR.slider(controls, { key: "steps", label: "number of steps T", min: 50, max: 3000, step: 10, value: 900 }, () => scan());
@@ -137,7 +142,11 @@
     }
     function open(chosen) {
       const reader = new FileReader();
-      reader.onload = () => load(reader.result, chosen.name);
+      reader.onload = async () => {
+        if (!(await load(reader.result, chosen.name))) return;
+        choose.input.append(own);
+        choose.value = own.value;
+      };
       reader.readAsDataURL(chosen);
     }
     async function load(url, name) {
@@ -145,10 +154,11 @@
         picture = { name, ...(await decode(url, SIDE)) };
       } catch {
         readout.textContent = `${name} is not a picture that this browser can show.`;
-        return;
+        return false;
       }
       note = picture.shrunk ? "It is larger than this page reads and was brought down first, so lrlib's values differ a little. " : "";
       scan();
+      return true;
     }
     function scan() {
       if (!picture) return;
@@ -189,7 +199,7 @@
     }
     function render() {
       if (!scanned) {
-        code(path(), steps.value);
+        code(picture ? picture.name : path(), steps.value);
         return picture ? undefined : loadChosen();
       }
       const { size: [width, height], planes, places, values, rates } = scanned;
@@ -219,10 +229,7 @@
       });
       draw.line(LR.range(t + 1), rates.slice(0, t + 1), "lr-c1 lr-thin");
       draw.dots([t], [rates[t]], "lr-c2", 5);
-      if (values.length < rates.length) {
-        draw.vertical(values.length - 1, "lr-soft lr-dashed");
-        draw.note(values.length - 1, high.value * 1.05, "held from here", "", "end", -5, 14);
-      }
+      if (values.length < rates.length) draw.mark(values.length - 1, "held from here");
       readout.textContent =
         `${note}${picture.size.join(" × ")} pixels, shrunk to ${width} × ${height}: ${values.length} values for ${rates.length} steps, the last one held for ` +
         `${rates.length - values.length}. Step ${t} reads ${["red", "green", "blue"][pixel % 3]} of pixel (${x}, ${y}): ${values[pixel]} of 255, rate ${LR.show(rates[t])}.`;

@@ -218,10 +218,7 @@
         label: `${schedules[choose.value].text}: from ${LR.show(made.rates[0])} at step 0 over at most ${LR.show(highest)} to ${LR.show(made.rates[COUNT - 1])} at step ${COUNT - 1}.`,
       });
       draw.line(LR.range(COUNT), made.rates, "lr-c1 lr-thick");
-      if (made.end !== null && made.end < COUNT - 1) {
-        draw.vertical(made.end, "lr-soft lr-dashed");
-        draw.note(made.end, log.value ? highest * 1.5 : highest * 1.08, "planned end", "", "end", -5, 14);
-      }
+      if (made.end !== null && made.end < COUNT - 1) draw.mark(made.end, "planned end");
       readout.textContent =
         `Step 0: ${LR.show(made.rates[0])}. Highest: ${LR.show(highest)}, first at step ${made.rates.indexOf(highest)}. ` +
         `Step ${COUNT - 1}: ${LR.show(made.rates[COUNT - 1])}. ${schedules[choose.value].remark || ""}`;

@@ -230,6 +230,28 @@ def test_the_sign_follows_the_scrolling_and_the_first_column_stays(phone):
     phone.wait_for_function("(box) => box.dataset.more === 'left'", arg=table.element_handle())
 
 
+@needs_chromium
+def test_a_formula_in_a_paragraph_can_be_scrolled_to_its_end(phone):
+    settled(phone, "scale_invariance")
+    paragraph = phone.locator("p:has(.lr-together)[data-more=right]").first
+    paragraph.evaluate("(box) => { box.scrollLeft = box.scrollWidth; }")
+    right = "(e) => e.getBoundingClientRect().right"
+    end = paragraph.evaluate(right)
+    assert all(formula.evaluate(right) <= end + 1 for formula in paragraph.locator("svg").all())
+    overflows = "(all) => [...new Set(all.map((formula) => getComputedStyle(formula).overflow))]"
+    assert phone.locator(".bd-article span.math").evaluate_all(overflows) == ["visible"]
+
+
+@needs_chromium
+def test_a_link_in_the_contents_closes_them(phone):
+    settled(phone, "step_size")
+    phone.locator(".secondary-toggle").tap()
+    contents = phone.locator("#pst-secondary-sidebar-modal")
+    contents.locator("a", has_text="1.4").tap()
+    contents.wait_for(state="hidden")
+    assert "#" in phone.url
+
+
 def ground(page, box, tmp_path) -> tuple[int, ...]:
     """The commonest colour of what is shown of an element."""
     box.scroll_into_view_if_needed()

@@ -128,3 +128,16 @@ def test_a_link_to_a_section_shows_nothing(page):
     page.locator(".lr-chapter-line a").hover()
     page.wait_for_timeout(600)
     assert page.locator("#lr-preview").is_hidden()
+
+
+@needs_chromium
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.8])
+def test_a_preview_stays_in_the_window_wherever_its_link_is(page, place):
+    page.goto((HTML / "book" / "ledger.html").as_uri())
+    link, tip = page.locator(".bd-article:not(.lr-preview) li a[href$='#claim-M15']").first, page.locator("#lr-preview")
+    link.evaluate("(a, place) => scrollBy(0, a.getBoundingClientRect().top - place * innerHeight)", place)
+    link.evaluate("(a) => a.focus({preventScroll: true})")
+    tip.wait_for()
+    box = tip.bounding_box()
+    assert box["y"] >= 0 and box["y"] + box["height"] <= 900
+    page.keyboard.press("Escape")

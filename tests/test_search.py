@@ -108,6 +108,10 @@ def test_where_no_chapter_has_every_word_those_with_most_are_found_and_it_is_sai
         ("cycle", "cycles"),
         ("batch size and lr", "batchsize vs learning rate"),
         ("swa", "weight averaging"),
+        ("normalization", "normalisation"),
+        ("optimiser", "optimizer"),
+        ("beta", "β"),
+        ("lambda", "λ"),
     ],
 )
 def test_what_means_the_same_finds_the_same(search, same):
@@ -136,3 +140,10 @@ def test_snippets_are_prose_in_which_what_was_asked_is_marked(search):
 
 def test_nothing_found_says_so(search):
     assert search("xyzzy") == []
+
+
+def test_a_long_word_does_not_widen_the_page(browser):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(f"{(built_book() / 'search.html').as_uri()}?q={'x' * 90}")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.close()

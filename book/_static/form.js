@@ -27,6 +27,9 @@
     }
   });
 
+  // A link in a dialog, as the contents of the page are on a phone, leads out of it.
+  document.addEventListener("click", ({ target }) => target.closest("dialog a")?.closest("dialog").close());
+
   const root = document.documentElement, print = matchMedia("print");
   let theme;
   print.addEventListener("change", () => {

@@ -5,6 +5,7 @@ window.LR = window.LR || {};
 (() => {
   const LINKS = ".bd-article a[href*='#']:not(.headerlink)";
   const DELAY = 200; // ms, so that a pointer on its way elsewhere opens nothing
+  const MARGIN = 8; // px between a preview and the edge of the window
   const root = new URL(document.documentElement.dataset.content_root || "./", location.href).href;
   const tip = document.createElement("div");
   let timer, current, data;
@@ -24,11 +25,16 @@ window.LR = window.LR || {};
     if (paths.length) tip.insertAdjacentHTML("beforeend", `<svg class="lr-glyphs" width="0" height="0"><defs>${paths.join("")}</defs></svg>`);
   }
 
+  /** Below the link, or above it where there is more room; what has no room there scrolls. */
   function place(link) {
-    const at = link.getClientRects()[0], box = tip.getBoundingClientRect();
+    tip.style.removeProperty("--room");
+    const bar = document.querySelector(".bd-header-article")?.getBoundingClientRect().bottom ?? 0; // it covers what is under it
+    const at = link.getClientRects()[0], above = at.top - bar - MARGIN, under = innerHeight - at.bottom - MARGIN;
+    const below = tip.offsetHeight <= under || above <= under;
+    tip.style.setProperty("--room", `${below ? under : above}px`);
+    const box = tip.getBoundingClientRect();
     const right = document.querySelector("article.bd-article").getBoundingClientRect().right;
-    const below = at.bottom + box.height < innerHeight || at.top < box.height;
-    tip.style.left = `${scrollX + Math.max(8, Math.min(at.left, right - box.width))}px`;
+    tip.style.left = `${scrollX + Math.max(MARGIN, Math.min(at.left, right - box.width))}px`;
     tip.style.top = `${scrollY + (below ? at.bottom : at.top - box.height)}px`;
   }
 

@@ -15,6 +15,7 @@
     ["stochastic weight averaging", "swa", "weight averaging", "mean of the last weights"],
     ["stochastic gradient descent", "sgd"], ["edge of stability", "eos"], ["warmup stable decay", "wsd", "trapezoidal"],
     ["mup", "µp", "μp", "maximal update"], ["low rank adaptation", "lora"],
+    ...Object.entries({ alpha: "α", beta: "β", gamma: "γ", delta: "δ", epsilon: "ε", eta: "η", theta: "θ", kappa: "κ", lambda: "λ", mu: "μ", rho: "ρ", sigma: "σ", tau: "τ", phi: "φ" }),
   ];
   const SMALL = new Set("a an and are as at by do for from how i in is it my of on or should the to versus vs what when which with".split(" "));
   const ABOUT = "learning rate"; // what every page is about: to have it in the title tells little
@@ -36,10 +37,10 @@
   }
 
   const escape = (word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-  /** A word begins with the stem; one of three letters or fewer is meant as it stands. */
+  /** A word begins with the stem; one of three letters or fewer is meant as it stands; -ize is -ise. */
   function pattern(word) {
     const stem = word.length > 4 ? word.replace(/(?<=.{4})(?:ings?|ed|es|s|e)$/, "") : word;
-    return escape(stem) + (word.length > 3 ? "[\\p{L}\\p{N}]*" : "(?![\\p{L}\\p{N}])");
+    return escape(stem).replace(/i[sz](?=ation|e|ing|$)/, "i[sz]") + (word.length > 3 ? "[\\p{L}\\p{N}]*" : "(?![\\p{L}\\p{N}])");
   }
   const phrase = (words) => words.split(" ").map(pattern).join("[\\s_]+");
 

@@ -30,7 +30,7 @@ class _Attention(nn.Module):
         query, key, value = split.permute(2, 0, 3, 1, 4)
         scores = self.query_norm(query) @ self.key_norm(key).mT / math.sqrt(width // self.heads)
         later = torch.full((length, length), -math.inf, device=x.device).triu(1)
-        mixed = (scores + later).softmax(-1).to(value.dtype) @ value  # which the mask makes float32 in half precision, too
+        mixed = (scores + later).softmax(-1).to(value.dtype) @ value  # the mask makes it float32
         return self.out(mixed.transpose(1, 2).reshape(x.shape))
 
 

@@ -172,3 +172,11 @@ def test_bad_arguments_are_named(make, error, message):
 def test_it_runs_in_other_types(dtype):
     model = lrlib.char_transformer(65, width=16, depth=1, length=8).to(dtype)
     assert model(torch.zeros(2, 8, dtype=torch.long)).dtype == dtype
+
+
+def test_with_products_in_bfloat16_the_softmax_of_attention_is_in_float32(monkeypatch):
+    kinds, softmax = [], torch.Tensor.softmax
+    monkeypatch.setattr(torch.Tensor, "softmax", lambda self, *axes: kinds.append(self.dtype) or softmax(self, *axes))
+    model = lrlib.in_bfloat16(lrlib.char_transformer(65, width=16, depth=1, length=8))
+    model(torch.zeros(2, 8, dtype=torch.long))
+    assert kinds == [torch.float32]

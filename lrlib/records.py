@@ -198,7 +198,8 @@ def measure(
 
     Raises:
         ValueError: the grid is empty, holds a point twice, points of different settings or a number that is not finite,
-            a result has the name of a setting, or a `seed` is no integer, or `seeds` no list of them.
+            a result has the name of a setting, a `seed` is no integer or `seeds` no list of them; at full scale, the
+            name is not that of the chapter that calls it, or the runs that are there were made of other data.
 
     Example:
         >>> measure("demo", [{"seed": 0}, {"seed": 1}], lambda seed: {"double": 2 * seed})
@@ -217,6 +218,10 @@ def measure(
     if scale != "full":
         return [row for row, *_ in spread(functools.partial(_one_run, run, scale), plain)]
 
+    if not _code(name):
+        raise ValueError(
+            f"name={name!r}: must be CHAPTER or CHAPTER-PART of the notebook book/CHAPTER.ipynb that measures it"
+        )
     old = load_record(name)
     if old.stale or FORCE in os.environ or set(old.provenance.get("settings", settings)) != settings:
         old = Record(name, [])
@@ -236,7 +241,10 @@ def _make(old: Record, points: dict, missing: list[dict], rows: dict[str, dict],
     seconds, memory = provenance.get("seconds", 0.0), provenance.get("memory")
     devices = set(provenance["device"].split(", ")) if old else set()
     if missing:
-        provenance |= versions(ROOT) | {"data": {dataset.name: dataset.sha256 for dataset in data}}
+        source = {dataset.name: dataset.sha256 for dataset in data}
+        if (made_of := provenance.get("data", source)) != source:
+            raise ValueError(f"data: {old.name} has runs on {made_of}, must not go on with {source}")
+        provenance |= versions(ROOT) | {"data": source}
         _took = seconds / len(old.rows) if old else _took
 
     def write() -> None:
@@ -370,6 +378,8 @@ def merge(folder: Path) -> str:
         found, mine = _read(path), load_record(path.stem)
         if found.stale or not _code(path.stem):
             lines.append(f"{path.stem}: left, as other code made it")
+        elif mine.complete and not mine.stale and not found.complete:
+            lines.append(f"{path.stem}: left, as it is incomplete and the one here is whole")
         elif not mine.stale and len(found.rows) <= len(mine.rows):
             lines.append(f"{path.stem}: left, as it has no more rows than the one here")
         elif not mine.stale and not _points(mine, found) <= _points(found, found):
@@ -407,6 +417,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--force", action="store_true", help="make finished records again")
     parser.add_argument("--merge", type=Path, metavar="FOLDER", help="only take over the records that lie there")
     options = parser.parse_args(arguments)
+    if options.force and options.budget < float("inf"):
+        parser.error("--force with --budget: would begin anew each time, must be one of them")
+    if gone := [notebook for notebook in options.notebooks if not notebook.is_file()]:
+        parser.error(f"{gone[0]}: no such notebook")
     notebooks = options.notebooks or sorted((ROOT / "book").glob("*.ipynb"))
     os.environ["LRLIB_SCALE"] = options.scale
     os.environ.setdefault("MPLBACKEND", "agg")
@@ -424,7 +438,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for notebook in notebooks:
                 print(run_notebook(notebook), flush=True)
         except _OutOfTimeError:
-            print(f"{notebook.name}: the {options.budget:g} s do not reach for another run; begin again to go on")
+            print(
+                f"{notebook.name}: the {options.budget:g} s do not reach for another run, of some {_took:.0f} s; "
+                "begin again to go on"
+            )
         finally:
             _deadline = float("inf")
 

@@ -40,7 +40,7 @@ def test_what_comes_out_otherwise_is_left_as_it_was(monkeypatch, tmp_path):
         (1.0, "chapter: carried"),
     ):
         path.write_text(json.dumps(written))
-        found = {"base": {"chapter": [[{"loss": 1.0}], BEFORE]}, "now": {"chapter": [[{"loss": loss}], NOW]}}
+        found = {"base": {"chapter": [[[{"loss": 1.0}]], BEFORE]}, "now": {"chapter": [[[{"loss": loss}]], NOW]}}
         monkeypatch.setattr(
             carry, "measured", lambda root, chapter, found=found: found["base" if root == "base" else "now"]
         )
@@ -58,10 +58,53 @@ def test_the_programme_of_a_folder_is_run_and_what_it_measures_comes_back(tmp_pa
     )
     cell = {"cell_type": "code", "metadata": {"tags": ["full"]}, "source": source}
     (tmp_path / "book" / "tiny.ipynb").write_text(json.dumps({"cells": [cell]}))
-    rows, code = carry.measured(tmp_path, "tiny")["tiny"]
+    (rows,), code = carry.measured(tmp_path, "tiny")["tiny"]
     assert rows == [{"seed": 0, "double": 0}, {"seed": 1, "double": 2}] and set(code) <= {"cells", "library", "grid"}
     (tmp_path / "book" / "tiny.ipynb").write_text(
         json.dumps({"cells": [cell | {"source": source.replace("2 * seed", "1 / 0")}]})
     )
     with pytest.raises(subprocess.CalledProcessError):
         carry.measured(tmp_path, "tiny")
+
+
+def test_runs_that_end_in_the_same_rows_are_told_apart_by_their_losses_and_weights(tmp_path):
+    for name in ("lrlib", "data"):
+        (tmp_path / name).symlink_to(carry.ROOT / name)
+    (tmp_path / "book").mkdir()
+    found = []
+    for rate in (0.1, 0.1, 0.2):
+        source = f"""import lrlib
+
+def trained(seed):
+    with lrlib.seeded(seed):
+        model = lrlib.mlp(64, 4, 10)
+    lrlib.train(model, lrlib.digits(), {rate}, steps=20)
+    return {{"done": True}}
+
+rows = lrlib.measure("tiny", [{{"seed": 0}}, {{"seed": 1}}], trained)"""
+        cell = {"cell_type": "code", "metadata": {"tags": ["full"]}, "source": source}
+        (tmp_path / "book" / "tiny.ipynb").write_text(json.dumps({"cells": [cell]}))
+        found.append(carry.measured(tmp_path, "tiny")["tiny"][0])
+    assert found[0] == found[1] != found[2] and found[0][0] == found[2][0] and len(found[0]) == 3
+
+
+def test_a_record_whose_own_cells_have_changed_is_left_unless_it_is_asked_for(monkeypatch, tmp_path):
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    path = tmp_path / "data" / "records" / "chapter.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"complete": True, "provenance": BEFORE, "rows": [{"seed": 0}]}))
+    codes = {"base": BEFORE, "now": NOW | {"cells": "c1"}}
+    monkeypatch.setattr(
+        carry, "measured", lambda root, chapter: {"chapter": [[[]], codes["base" if root == "base" else "now"]]}
+    )
+    assert "its own cells have changed" in carry.carry("chapter", "base", "abc")[0]
+    assert carry.carry("chapter", "base", "abc", cells=True) == ["chapter: carried"]
+
+
+def test_what_is_not_there_is_named():
+    for arguments, said in (
+        (["nosuch"], "nosuch: no such commit"),
+        (["HEAD", "nochapter"], "nochapter: no such chapter"),
+    ):
+        with pytest.raises(SystemExit, match=said):
+            carry.main(arguments[0], arguments[1:], cells=False)

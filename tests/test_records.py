@@ -275,8 +275,13 @@ def test_a_damaged_chapter_is_not_taken_for_a_damaged_record(root):
 
 
 def test_seeds_are_those_of_the_points_and_of_the_results(root):
-    lrlib.measure("many", [{"seeds": [0, 3]}, {"seeds": [3, 5]}], lambda seeds: {"n": 2, "seed": 7 + seeds[0] // 3})
-    assert lrlib.load_record("many").provenance["seeds"] == [0, 3, 5, 7, 8]
+    write(
+        root,
+        'import lrlib\nlrlib.measure("demo", [{"seeds": [0, 3]}, {"seeds": [3, 5]}], '
+        'lambda seeds: {"n": 2, "seed": 7 + seeds[0] // 3})',
+    )
+    run(root)
+    assert lrlib.load_record("demo").provenance["seeds"] == [0, 3, 5, 7, 8]
 
 
 def test_seeds_that_every_run_uses_are_named_by_the_caller(root):
@@ -458,6 +463,7 @@ def test_a_merge_keeps_runs_that_only_the_record_here_has(root, tmp_path, capsys
     (root / "data" / "records").rename(there)
     write(root, CELL.replace("range(3)", "range(2)"))
     run(root)
+    write(root, CELL.replace("range(3)", "range(6)"))
     records.main(["--merge", str(there)])
     assert "demo: left, as it lacks runs of the one here" in capsys.readouterr().out
     assert [row["seed"] for row in lrlib.load_record("demo").rows] == [0, 1]
@@ -488,3 +494,45 @@ def test_a_plan_counts_what_watches_a_run_as_often_as_it_looks(monkeypatch):
             update(k)
             next(clock), next(clock)  # a look at the run between two updates
     assert left_out.seconds == 100
+
+
+def test_a_record_under_another_name_than_the_chapters_is_refused(root):
+    with pytest.raises(ValueError, match="name='other': must be CHAPTER or CHAPTER-PART"):
+        lrlib.measure("other", [{"seed": 0}], lambda seed: {"value": 1})
+
+
+def test_runs_of_other_data_do_not_join_those_that_are_there(root):
+    cell = CELL.replace("], run)", "], run, [DATA])").replace("import lrlib\n", "import lrlib\nDATA = {data}\n")
+    write(root, cell.replace("{data}", "lrlib.digits()"))
+    run(root)
+    write(root, cell.replace("{data}", "lrlib.hard_digits()").replace("range(3)", "range(4)"))
+    stored = json.loads((root / "data" / "records" / "demo.json").read_text())
+    stored["provenance"] |= {part: value for part, value in records._code("demo").items() if part != "grid"}
+    (root / "data" / "records" / "demo.json").write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match="data: demo has runs on"):
+        run(root)
+    assert len(lrlib.load_record("demo").rows) == 3
+
+
+def test_a_merge_leaves_a_whole_record_for_no_part_of_a_larger_one(root, tmp_path, capsys):
+    write(root, CELL.replace("range(3)", "range(6)"))
+    run(root)
+    there = tmp_path / "elsewhere"
+    (root / "data" / "records").rename(there)
+    stored = json.loads((there / "demo.json").read_text())
+    (there / "demo.json").write_text(json.dumps(stored | {"rows": stored["rows"][:5], "complete": False}))
+    write(root, CELL)
+    run(root)
+    records.main(["--merge", str(there)])
+    assert "demo: left, as it is incomplete and the one here is whole" in capsys.readouterr().out
+    assert lrlib.whole_record("demo")
+
+
+def test_what_cannot_be_done_is_said_before_it_begins(root, capsys):
+    for arguments, said in (
+        (["--force", "--budget", "5"], "must be one of them"),
+        (["gone.ipynb"], "no such notebook"),
+    ):
+        with pytest.raises(SystemExit):
+            records.main(arguments)
+        assert said in capsys.readouterr().err

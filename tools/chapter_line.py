@@ -135,7 +135,7 @@ def total(notebooks: Mapping[str, dict], run_seconds: Mapping[str, int]) -> str:
     '<p class="lr-chapter-line">2 chapters · 10 minutes to read · 3 minutes to run</p>'
     """
     reading = sum(map(reading_minutes, notebooks.values()))
-    running = math.ceil(sum(run_seconds[name] for name in notebooks) / 60)
+    running = math.ceil(sum(run_seconds.get(name, 0) for name in notebooks) / 60)
     to_read = minutes(reading) if reading < 120 else f"{round(reading / 60)} hours"
     parts = [f"{len(notebooks)} chapters", f"{to_read} to read", f"{minutes(running)} to run"]
     return f'<p class="lr-chapter-line">{" · ".join(parts)}</p>'

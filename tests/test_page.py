@@ -233,11 +233,11 @@ def test_the_sign_follows_the_scrolling_and_the_first_column_stays(phone):
 @needs_chromium
 def test_a_formula_in_a_paragraph_can_be_scrolled_to_its_end(phone):
     settled(phone, "scale_invariance")
-    paragraph = phone.locator("p:has(.lr-together)[data-more=right]").first
+    paragraph = phone.wait_for_selector("p:has(.lr-together)[data-more=right]")  # scrolled, it says something else
     paragraph.evaluate("(box) => { box.scrollLeft = box.scrollWidth; }")
     right = "(e) => e.getBoundingClientRect().right"
     end = paragraph.evaluate(right)
-    assert all(formula.evaluate(right) <= end + 1 for formula in paragraph.locator("svg").all())
+    assert all(formula.evaluate(right) <= end + 1 for formula in paragraph.query_selector_all("svg"))
     overflows = "(all) => [...new Set(all.map((formula) => getComputedStyle(formula).overflow))]"
     assert phone.locator(".bd-article span.math").evaluate_all(overflows) == ["visible"]
 

@@ -7,8 +7,9 @@ what that uses of lrlib; when either changes it is stale. Which runs there are i
 grows only the new runs are made, and those that leave it are dropped.
 
 ``python -m lrlib.records`` runs the tagged cells of all chapters, or of those named, at full scale in this process,
-without Jupyter: ``--plan`` says beforehand what that takes, ``--budget`` ends it in time, ``--scale small`` tries all
-of it in minutes on a CPU, and ``--merge`` takes over what another machine has measured.
+without Jupyter: ``--plan`` says beforehand what that takes, ``--budget`` ends it in time, ``--jobs`` runs chapters side
+by side, ``--scale small`` tries all of it in minutes on a CPU, and ``--merge`` takes over what another machine has
+measured.
 """
 
 import argparse
@@ -16,10 +17,12 @@ import ast
 import functools
 import json
 import os
+import subprocess
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,8 +99,12 @@ def _record_path(name: str) -> Path:
 
 
 def full_cells(notebook: Path) -> list[str]:
+    return _tagged(notebook, "full")
+
+
+def _tagged(notebook: Path, tag: str) -> list[str]:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return ["".join(cell["source"]) for cell in cells if "full" in cell["metadata"].get("tags", ())]
+    return ["".join(cell["source"]) for cell in cells if tag in cell["metadata"].get("tags", ())]
 
 
 def _code(name: str) -> dict[str, str]:
@@ -361,6 +368,28 @@ def run_notebook(notebook: Path) -> str:
     return "\n".join(load_record(name).label for name in names) if full else f"{notebook.name}: ran at small scale"
 
 
+def run_side_by_side(notebooks: Sequence[Path], jobs: int) -> list[Path]:
+    """Run each notebook in a process of its own, `jobs` at a time; those that failed.
+
+    One with a cell tagged `alone`, as it reports seconds, runs by itself, before the others. All share the budget.
+    """
+
+    def fails(notebook: Path, beside: int = jobs) -> bool:
+        left = _deadline - time.monotonic()
+        if left <= 0:
+            print(f"{notebook.name}: not begun, as the time is over", flush=True)
+            return False
+        command = [sys.executable, "-m", "lrlib.records", "--scale", runtime.scale_name(), "--budget", str(left)]
+        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // beside))}
+        return subprocess.run([*command, str(notebook)], env=threads | os.environ).returncode != 0
+
+    alone = {notebook: bool(_tagged(notebook, "alone")) for notebook in notebooks}
+    failed = [notebook for notebook in notebooks if alone[notebook] and fails(notebook, beside=1)]
+    others = [notebook for notebook in notebooks if not alone[notebook]]
+    with ThreadPoolExecutor(jobs) as pool:
+        return failed + [notebook for notebook, bad in zip(others, pool.map(fails, others), strict=True) if bad]
+
+
 def _points(record: Record, other: Record) -> set[str]:
     """The settings of a record's runs, by the names of them that another has noted; none where it has not."""
     names = other.provenance.get("settings", ())
@@ -413,12 +442,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("notebooks", nargs="*", type=Path, help="book/CHAPTER.ipynb ...; all if none is named")
     parser.add_argument("--plan", action="store_true", help="only say how long the runs that are missing would take")
     parser.add_argument("--budget", type=float, metavar="S", default=float("inf"), help="end before S seconds are over")
+    parser.add_argument("--jobs", type=int, metavar="N", default=1, help="run N notebooks side by side")
     parser.add_argument("--scale", choices=("small", "full"), default="full", help="small: try it, record nothing")
     parser.add_argument("--force", action="store_true", help="make finished records again")
     parser.add_argument("--merge", type=Path, metavar="FOLDER", help="only take over the records that lie there")
     options = parser.parse_args(arguments)
     if options.force and options.budget < float("inf"):
         parser.error("--force with --budget: would begin anew each time, must be one of them")
+    if options.jobs < 1:
+        parser.error(f"--jobs {options.jobs}: must be >= 1")
     if gone := [notebook for notebook in options.notebooks if not notebook.is_file()]:
         parser.error(f"{gone[0]}: no such notebook")
     notebooks = options.notebooks or sorted((ROOT / "book").glob("*.ipynb"))
@@ -435,8 +467,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         _deadline = time.monotonic() + options.budget
         try:
-            for notebook in notebooks:
-                print(run_notebook(notebook), flush=True)
+            if options.jobs == 1:
+                for notebook in notebooks:
+                    print(run_notebook(notebook), flush=True)
+            elif failed := run_side_by_side(notebooks, options.jobs):
+                sys.exit(f"failed: {', '.join(notebook.name for notebook in failed)}")
         except _OutOfTimeError:
             print(
                 f"{notebook.name}: the {options.budget:g} s do not reach for another run, of some {_took:.0f} s; "

@@ -1,7 +1,12 @@
 """Records: written as they grow, resumed, stale when their code changes, honest about what is missing."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -405,6 +410,13 @@ def test_records_of_other_code_are_left(root, tmp_path, capsys):
     assert not list((root / "data" / "records").glob("*"))
 
 
+@pytest.mark.parametrize("jobs", ["0", "-1"])
+def test_jobs_that_are_none_are_refused(jobs, capsys):
+    with pytest.raises(SystemExit):
+        records.main(["--jobs", jobs])
+    assert f"--jobs {jobs}: must be >= 1" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_none_is_refused(root, capsys):
     with pytest.raises(SystemExit):
         records.main(["--merge", str(root / "nowhere")])
@@ -541,3 +553,58 @@ def test_what_cannot_be_done_is_said_before_it_begins(root, capsys):
         with pytest.raises(SystemExit):
             records.main(arguments)
         assert said in capsys.readouterr().err
+
+
+BESIDE = """
+import os, time
+from pathlib import Path
+import lrlib
+def run(seed, name, beside):
+    began, last = time.monotonic(), time.monotonic() + 60
+    Path(name).touch()
+    while not all(Path(other).exists() for other in beside):
+        assert time.monotonic() < last, f"{name} runs without {beside}"
+        time.sleep(0.05)
+    return {"began": began, "ended": time.monotonic(), "process": os.getpid()}
+lrlib.measure("NAME", [{"seed": s, "name": "NAME", "beside": BESIDE} for s in range(2)], run)
+"""
+
+
+def side_by_side(tmp_path, chapters, *arguments):
+    """What the command says of chapters in a copy of the project, and their records."""
+    shutil.copytree(Path(lrlib.__file__).parent, tmp_path / "lrlib", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "book").mkdir()
+    for name, (source, *tags) in chapters.items():
+        cells = notebook((source, ["full", *tags]))
+        (tmp_path / "book" / f"{name}.ipynb").write_text(json.dumps(cells))
+    said = subprocess.run(
+        [sys.executable, "-m", "lrlib.records", "--jobs", "2", *arguments],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    return said, {path.stem: json.loads(path.read_text()) for path in (tmp_path / "data" / "records").glob("*.json")}
+
+
+def test_chapters_run_side_by_side_and_one_that_reports_seconds_alone(tmp_path):
+    chapters = {name: (BESIDE.replace("NAME", name).replace("BESIDE", "['a', 'b']"),) for name in ("a", "b")}
+    chapters["c"] = (BESIDE.replace("NAME", "c").replace("BESIDE", "[]"), "alone")
+    chapters["d"] = ("import lrlib\nlrlib.measure('d', [{'seed': 0}], lambda seed: 1 / seed)",)
+    said, made = side_by_side(tmp_path, chapters)
+    assert said.returncode == 1 and said.stderr.endswith("failed: d.ipynb\n")
+    assert "ZeroDivisionError" in said.stderr and "a: 2 runs" in said.stdout
+    assert made.keys() == {"a", "b", "c"} and all(record["complete"] for record in made.values())
+    began, ended = (
+        {name: choose(row[when] for row in record["rows"]) for name, record in made.items()}
+        for choose, when in ((min, "began"), (max, "ended"))
+    )
+    assert ended["c"] < min(began["a"], began["b"])
+    assert len({row["process"] for record in made.values() for row in record["rows"]}) == 3
+
+
+def test_chapters_side_by_side_share_a_budget(tmp_path):
+    chapters = {name: (BESIDE.replace("NAME", name).replace("BESIDE", "[]"),) for name in ("a", "b")}
+    said, made = side_by_side(tmp_path, chapters, "--budget", "1e-9")
+    assert said.returncode == 0 and not made
+    assert said.stdout.splitlines() == [f"{name}.ipynb: not begun, as the time is over" for name in chapters]

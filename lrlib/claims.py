@@ -118,6 +118,7 @@ _STATEMENTS = {
     "M31": "A constant rate with the mean of the last weights does as well as a decay.",
     "M32": "Schedule-free, Prodigy and D-Adaptation need no rate.",
     "M33": "Clipping the gradient's norm makes too high a rate survivable, and the best rate higher.",
+    "M34": "The harder a task, the longer the best schedule keeps its peak.",
 }
 
 

@@ -377,7 +377,7 @@ def run_side_by_side(notebooks: Sequence[Path], jobs: int) -> list[Path]:
     def fails(notebook: Path, beside: int = jobs) -> bool:
         left = _deadline - time.monotonic()
         if left <= 0:
-            print(f"{notebook.name}: not begun, as the time is over", flush=True)
+            print(f"{notebook.name}: not begun, as the time is over\n", end="", flush=True)
             return False
         command = [sys.executable, "-m", "lrlib.records", "--scale", runtime.scale_name(), "--budget", str(left)]
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // beside))}

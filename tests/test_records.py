@@ -608,3 +608,8 @@ def test_chapters_side_by_side_share_a_budget(tmp_path):
     said, made = side_by_side(tmp_path, chapters, "--budget", "1e-9")
     assert said.returncode == 0 and not made
     assert said.stdout.splitlines() == [f"{name}.ipynb: not begun, as the time is over" for name in chapters]
+
+
+def test_a_point_is_the_same_in_any_order_of_its_settings():
+    with pytest.raises(ValueError, match="no twice"):
+        lrlib.measure("demo", [{"seed": 0, "power": 1}, {"power": 1, "seed": 0}], lambda seed, power: {"value": 1.0})

@@ -1440,18 +1440,6 @@ def test_a_stack_flattens_the_axes_that_its_networks_flatten():
     assert torch.equal(lrlib.Stack([model])(X[None, :5])[0], model(X[:5]))
 
 
-def test_a_hook_on_gradients_acts_in_every_run_of_a_grid():
-    def make(seed=0):
-        model = lrlib_mlp(0)
-        model[3].register_full_backward_hook(lambda module, given, coming: tuple(g / 2 for g in given))
-        return model
-
-    grid = lrlib.train_grid(make, DATA, [0.1, 0.2], [0], steps=4)
-    for rate in (0.1, 0.2):
-        alone = lrlib.train(make(), DATA, rate, steps=4).final_loss
-        assert grid.final_loss[grid.names.index(rate), 0] == pytest.approx(alone, rel=1e-5)
-
-
 def test_a_replicas_state_outlives_further_training():
     stack = lrlib.Stack([lrlib_mlp(0)])
     state = stack.replica(0)

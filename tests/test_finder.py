@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 import lrlib
 from lrlib.finder import RULES, NoSuggestion, RangeTest, range_test
-from lrlib.restore import restored
+from lrlib.restore import generators_restored, restored
 
 X = torch.randn(256, 6, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long() + (X[:, 1] > 0).long()
@@ -633,3 +633,11 @@ def test_a_sweep_stops_where_the_smoothed_loss_has_risen_from_its_own_lowest(hei
     sgd = torch.optim.SGD(model.parameters(), lr=1.0)
     test = range_test(model, (X, Y), sgd, loss=loss, num_iter=40, smoothing=0.8, repeats=1)
     assert np.isnan(test.loss[0, -1]) == stops
+
+
+def test_generators_of_numpy_and_python_are_put_back():
+    before = np.random.get_state()[1].copy(), random.getstate()
+    with generators_restored(None):
+        np.random.seed(7)
+        random.seed(7)
+    assert same((np.random.get_state()[1], random.getstate()), before)

@@ -613,3 +613,11 @@ def test_chapters_side_by_side_share_a_budget(tmp_path):
 def test_a_point_is_the_same_in_any_order_of_its_settings():
     with pytest.raises(ValueError, match="no twice"):
         lrlib.measure("demo", [{"seed": 0, "power": 1}, {"power": 1, "seed": 0}], lambda seed, power: {"value": 1.0})
+
+
+def test_a_rehearsal_goes_on_after_one_inside_it():
+    with rehearsal.rehearsing():
+        with rehearsal.rehearsing():
+            pass
+        history = lrlib.train(lrlib.mlp(64, 8, 10), lrlib.digits(), 0.1, steps=30)
+    assert np.isfinite(history.loss).sum() == 13

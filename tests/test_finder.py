@@ -621,9 +621,9 @@ def test_half_of_the_repeats_are_too_few_for_an_answer():
         test.suggest()
 
 
-@pytest.mark.parametrize("height, stops", [(3.5, False), (5.0, True)])
+@pytest.mark.parametrize("height, stops", [(3.7, False), (5.0, True)])
 def test_a_sweep_stops_where_the_smoothed_loss_has_risen_from_its_own_lowest(height, stops):
-    """The smoothed loss is never below 0.8; three times the initial loss of 1 above that no single loss counts."""
+    """The smoothed loss is lowest at 0.78, of which the one loss of 0 is a part; the initial one is 1."""
     values = iter([1.0] * 10 + [0.0] + [height] * 39 + [height] * 10)
 
     def loss(outputs, y):
@@ -641,3 +641,20 @@ def test_generators_of_numpy_and_python_are_put_back():
         np.random.seed(7)
         random.seed(7)
     assert same((np.random.get_state()[1], random.getstate()), before)
+
+
+def test_new_weights_depend_on_the_seed():
+    def initial(seed):
+        with lrlib.seeded(0):
+            model = nn.Linear(6, 3)
+        sgd = torch.optim.SGD(model.parameters(), lr=1.0)
+        options = {"num_iter": 10, "batch_size": len(X), "repeats": 2, "reinitialize": True}
+        return range_test(model, (X, Y), sgd, seed=seed, **options).initial_loss
+
+    assert initial(0)[0] == pytest.approx(initial(5)[0], rel=1e-5)
+    assert abs(initial(0)[1] - initial(5)[1]) > 1e-3
+
+
+def test_the_largest_stable_rate_is_the_last_before_the_rise():
+    lr = np.geomspace(1e-4, 1, 14)
+    assert RULES["largest_stable"](lr, np.array([*np.arange(10.0, -1.0, -1.0), 0.5, 2.0, 9.0])) == lr[11]

@@ -320,7 +320,8 @@ def negative_log_likelihood(probabilities: torch.Tensor, y: torch.Tensor) -> flo
     if not ((probabilities >= 0).all() and ((probabilities.sum(1) - 1).abs() < 0.01).all()):
         raise ValueError("probabilities: are negative or do not add up to 1, must be probabilities, not logits")
     classes = probabilities.shape[1]
-    if y.dtype not in (torch.uint8, torch.int32, torch.int64) or not ((y >= 0) & (y < classes)).all():
+    whole = y.dtype != torch.bool and not (y.is_floating_point() or y.is_complex())
+    if not whole or not ((y >= 0) & (y < classes)).all():
         raise ValueError(f"y: is {y.dtype} from {y.min()} to {y.max()}, must be whole numbers in [0, {classes - 1}]")
     return F.nll_loss(probabilities.double().clamp_min(torch.finfo(probabilities.dtype).tiny).log(), y.long()).item()
 

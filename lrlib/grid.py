@@ -259,7 +259,7 @@ def _fitting(job: _Job, data: Dataset, seed: int) -> int:
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     memory = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else MEMORY
     fits = max(1, memory // (sum(kept) + 6 * weights))
-    return fits if device.type == "cuda" else min(fits, max(REPLICAS, CACHE // weights))
+    return fits if device.type == "cuda" else min(fits, max(REPLICAS, CACHE // max(1, weights)))
 
 
 def _choose(job: _Job, data: Dataset, shard: Sequence[Cell], size: int, way: str | None) -> tuple[str, str]:

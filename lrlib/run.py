@@ -213,7 +213,13 @@ class Run(ABC):
         return value[None]
 
     def ahead(self) -> torch.Tensor:
-        """The losses (R,) of the mini-batch to come, at the present weights; a loader's is spent by that."""
+        """The losses (R,) of the mini-batch to come, at the present weights; a loader's is spent by that.
+
+        Raises:
+            RuntimeError: the last update is done.
+        """
+        if self.step >= self.steps:
+            raise RuntimeError(f"ahead: all {self.steps} updates are done, no mini-batch is to come")
         self._batches.seek(self.step)
         x, y = self._batches.batch(self.step % self._batches.window)  # a loader draws what is to stay drawn
         devices = [self.active.device] if self.active.is_cuda else []

@@ -59,8 +59,9 @@ class Stack(nn.Module):
 
     Raises:
         ValueError: there is no model; one has layers in different modes; they differ in layers, shapes or anything else
-            that they hold, such as numbers, containers, hooks and what functions refer to; a parameter has a hook,
-            shares its memory with another one, or is reached by another way than its name; or a model cannot be copied.
+            that they hold, such as numbers, containers, hooks and what functions refer to; a layer has a backward hook,
+            a parameter a hook, it shares its memory with another one, or is reached by another way than its name; or a
+            model cannot be copied.
 
     Example:
         >>> import lrlib
@@ -87,6 +88,8 @@ class Stack(nn.Module):
                 raise ValueError(f"models[{k}]: differs from models[0] in structure or settings, must be the same")
             if len({module.training for module in model.modules()}) > 1:
                 raise ValueError(f"models[{k}]: has layers in training and in evaluation mode, must be all in one")
+            if any(module._backward_hooks or module._backward_pre_hooks for module in model.modules()):
+                raise ValueError(f"models[{k}]: has a backward hook, which a stack would not call, must have none")
             memory = [p.data_ptr() for p in model.parameters() if p.numel()]
             if len(set(memory)) < len(memory):
                 raise ValueError(f"models[{k}]: has different parameters in one memory, must be one parameter")
@@ -271,8 +274,7 @@ def _layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:
     if type(layers[0][1]) is not nn.Linear or any(type(layer) not in known for _, layer in layers):
         return None
     unshared = len(list(model.named_modules(remove_duplicate=False))) == len(layers) + 2
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    hooked = any(getattr(module, kind) for module in model.modules() for kind in kinds)
+    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     tied = len(list(model.parameters())) < sum(1 for _ in model.named_parameters(remove_duplicate=False))
     cumulative = any(isinstance(m, nn.BatchNorm1d) and m.track_running_stats and m.momentum is None for _, m in layers)
     by_rows = all(len(m.normalized_shape) == 1 for _, m in layers if isinstance(m, nn.LayerNorm))

@@ -55,13 +55,18 @@ class History:
 
     @property
     def accuracy(self):
-        """Test accuracy at the end of the run, in [0, 1]; of a stack (R,)."""
-        return self.test_accuracy[..., -1][()]
+        """Test accuracy at the end of the run, in [0, 1]; of a stack (R,). ValueError if there was no test set."""
+        return self._last(self.test_accuracy)
 
     @property
     def final_loss(self):
-        """Test loss at the end of the run; of a stack (R,)."""
-        return self.test_loss[..., -1][()]
+        """Test loss at the end of the run; of a stack (R,). ValueError if there was no test set."""
+        return self._last(self.test_loss)
+
+    def _last(self, measured: np.ndarray):
+        if not measured.shape[-1]:
+            raise ValueError("history: has no evaluation, must be of a run on a Dataset, which has a test set")
+        return measured[..., -1][()]
 
 
 def train(

@@ -502,7 +502,8 @@ def test_only_tensors_are_evaluated(part):
 
 def test_an_evaluation_in_batches_needs_statistics_that_do_not_depend_on_them():
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10, track_running_stats=False))
-    assert math.isfinite(lrlib.evaluate(model, DATA.x_test, DATA.y_test)[0])
+    for size in (500, 2000):
+        assert math.isfinite(lrlib.evaluate(model, DATA.x_test, DATA.y_test, batch_size=size)[0])
     with pytest.raises(ValueError, match="batch_size=100: must be >= 500"):
         lrlib.evaluate(model, DATA.x_test, DATA.y_test, batch_size=100)
 
@@ -547,3 +548,9 @@ def test_lookahead_refuses_a_method_that_trains_other_weights_than_it_shows():
 def test_an_evaluation_that_has_not_begun_is_empty():
     watch = lrlib.Evaluate(torch.zeros(1, 4), torch.zeros(1, dtype=torch.long), every=5)
     assert watch.loss.shape == watch.accuracy.shape == (0,)
+
+
+def test_an_evaluation_at_given_updates_is_made_at_no_other():
+    watch = lrlib.Evaluate(DATA.x_test, DATA.y_test, at=[2])
+    lrlib.train(small(), DATA, 0.1, steps=3, callbacks=[watch])
+    assert watch.steps == [2] and watch.loss.shape == (1,)

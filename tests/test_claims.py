@@ -125,3 +125,9 @@ def test_evidence_that_cannot_be_written_is_refused(wrong, error):
 def test_an_open_claim_without_the_name_of_its_record_is_refused(record):
     with pytest.raises(ValueError, match="must name the record"):
         lrlib.settle("J1", "open at scale", "Not yet.", record=record)
+
+
+def test_verdicts_that_agree_in_other_words_are_not_disputed_and_stand_in_the_order_of_chapters(tmp_path):
+    paths = [stored(tmp_path / f"{name}.ipynb", claims.settle("J1", "holds", name)) for name in ("b", "a")]
+    ledger = claims.Ledger(paths)
+    assert ledger.disputed == [] and [place.chapter for place in ledger.settled["J1"]] == ["a", "b"]

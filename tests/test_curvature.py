@@ -412,3 +412,20 @@ def test_of_a_multiple_eigenvalue_every_vector_is_found():
     values, vectors = lrlib.hessian_eigenpairs(model, x, torch.zeros(50, 4).double(), 6, loss=F.mse_loss)
     assert values == pytest.approx([*4 * [each[0]], *2 * [each[1]]], rel=1e-5)
     assert np.abs(vectors @ vectors.T - np.eye(6)).max() < 1e-8
+
+
+def test_the_smallest_of_few_parameters_come_first():
+    model = nn.Linear(3, 1, bias=False)
+    x, y = torch.tensor([1.0, 2.0, 3.0]).diag(), torch.zeros(3, 1)
+    values, vectors = lrlib.hessian_eigenpairs(model, x, y, 2, which="smallest", loss=F.mse_loss)
+    assert values == pytest.approx([2 / 3, 8 / 3]) and np.abs(vectors) == pytest.approx(np.eye(2, 3), abs=1e-6)
+
+
+def test_a_replica_whose_loss_alone_is_infinite_has_no_sharpness():
+    def loss(outputs, y):
+        return F.mse_loss(outputs, y) - (outputs.mean() > 100).float().log()
+
+    models = [nn.Linear(2, 1), nn.Linear(2, 1)]
+    nn.init.constant_(models[0].bias, 1000.0)
+    found = lrlib.sharpness(lrlib.Stack(models), torch.eye(2)[None], torch.zeros(1, 2, 1), loss=loss)
+    assert np.isfinite(found[0]) and np.isnan(found[1])

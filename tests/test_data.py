@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 import lrlib
 from lrlib import Dataset, batches, digits, hard_digits
+from lrlib.data import standardised
 
 TENSORS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -297,3 +298,14 @@ def test_hold_out_splits_the_training_set_and_keeps_the_test_set():
 def test_relabelled_and_hold_out_refuse(call, named):
     with pytest.raises(ValueError, match=named):
         call(lrlib.digits())
+
+
+def test_pictures_of_one_grey_are_zero():
+    pictures, labels = np.full((4, 2, 2), 7, dtype=np.uint8), np.arange(4)
+    data = standardised("grey", {"x_train": pictures, "y_train": labels, "x_test": pictures, "y_test": labels})
+    assert (data.x_train == 0).all() and (data.x_test == 0).all()
+
+
+def test_labels_that_are_drawn_anew_are_of_all_classes_alike():
+    counts = lrlib.relabelled(lrlib.digits(), 1.0).y_train.bincount(minlength=10)
+    assert 90 < counts.min() and counts.max() < 170

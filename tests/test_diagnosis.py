@@ -305,3 +305,60 @@ def test_of_several_groups_the_highest_rate_counts():
     assert not [found for found in diagnose(history, planned=plan) if found.signature == "scheduler"]
     found = diagnose(history, planned=lrlib.constant(0.10001))[0]
     assert "ran at 0.1, planned was 0.10001" in found.evidence
+
+
+STEP = np.arange(100)
+FALLING = 2.3 * 0.97**STEP
+FLAT = np.where(STEP < 20, 2.3 - 0.06 * STEP, 1.0)  # it stalls at 1
+
+
+def signatures(loss, lr=0.1, ratio=None, test_loss=0.5, accuracy=0.9, **ended):
+    """What is found in a run of these curves."""
+    steps = len(loss)
+    rates = np.full(steps, lr) if isinstance(lr, float) else lr
+    ended = {"diverged_at": None, "updates": steps, "seconds": 1.0} | ended
+    history = lrlib.History(rates, loss, ratio, np.array([steps]), np.array([test_loss]), np.array([accuracy]), **ended)
+    return diagnose(history)
+
+
+def spiked(loss, at, height):
+    return np.where(np.arange(len(loss)) == at, height, loss)
+
+
+@pytest.mark.parametrize(
+    "loss, lr, names",
+    [
+        (FALLING, np.where(STEP < 30, 0.0, 0.1), []),
+        (FALLING, np.where(STEP < 10, 0.1, np.where(STEP < 20, 0.08, 0.09)), []),
+        (FALLING, np.where(STEP < 10, 0.1, np.where(STEP < 20, 0.04, 0.09)), ["scheduler"]),
+        (FALLING, 0.05 * 1.05**STEP, []),
+        (FALLING, 0.1 + 0.01 * STEP, ["scheduler"]),
+        (FLAT, 0.1, ["plateau"]),
+        (FLAT, np.stack([np.zeros(100), np.full(100, 0.1)], 1), ["plateau"]),
+        (FLAT, 0.1 * np.cos(np.pi * STEP / 200) ** 2, []),
+        (spiked(FALLING, 3, 10.0), 0.1, ["warm-up missing"]),
+        (spiked(FALLING, 3, 10.0), 0.01 * np.minimum(STEP + 1, 10), []),
+        (spiked(2.3 - 0.005 * STEP, 50, 4.0), 0.1, []),
+    ],
+    ids=[
+        "late start", "small cycle", "rate set late", "exponential", "still rising", "plateau", "of the fastest group",
+        "annealed", "spike", "spike in a warm-up", "one bad batch",
+    ],
+)  # fmt: skip
+def test_curves_have_their_signatures(loss, lr, names):
+    assert [finding.signature for finding in signatures(loss, lr)] == names
+
+
+@pytest.mark.parametrize("accuracy, names", [(0.5, []), (0.2, ["stale BatchNorm"])])
+def test_a_right_answer_too_sure_of_its_errors_is_no_stale_batchnorm(accuracy, names):
+    """The training loss of 0.5 promises an accuracy of exp(-0.5) = 0.61, and 0.6 of that is 0.36."""
+    loss = np.maximum(FALLING, 0.5)
+    loss[-50:] = np.linspace(0.7, 0.5, 50)
+    assert [f.signature for f in signatures(loss, test_loss=3.0, accuracy=accuracy)] == names
+
+
+@pytest.mark.parametrize("value, said", [(np.inf, "infinite: a logarithm of zero"), (np.nan, "NaN: zero over zero")])
+def test_a_loss_that_calmed_down_did_not_overflow_and_what_it_became_is_told(value, said):
+    loss = spiked(FALLING, 3, 50.0)
+    [finding] = signatures(loss, diverged_at=100, diverged_loss=value)
+    assert finding.signature == "arithmetic at zero" and said in finding.evidence

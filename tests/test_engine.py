@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import lrlib
-from lrlib import capture
+from lrlib import capture, minibatches
 
 DATA = lrlib.digits()
 X, Y = DATA.x_train.double(), DATA.y_train
@@ -1339,3 +1339,147 @@ def test_the_rate_of_a_group_that_rests_is_the_planned_one():
     planned = plan(range(6))
     assert (rates[1:, 1] != planned[1:]).all() and (rates[1:3, 0] != planned[1:3]).all()
     np.testing.assert_allclose(rates[3:, 0], planned[3:])
+
+
+def test_a_callback_that_had_been_called_when_the_run_was_saved_is_not_called_again():
+    kept, watches = {}, []
+    for resume in (None, kept):
+        watches.append(lrlib.Evaluate(DATA.x_test, DATA.y_test, every=5))
+        save = lrlib.Periodic(lambda run: kept.update(copy.deepcopy(run.state_dict())), at=[10])
+        callbacks = [watches[-1]] if resume else [watches[-1], save]
+        lrlib.train(lrlib_mlp(0), (X.float(), Y), 0.1, steps=15, callbacks=callbacks, resume=resume)
+    assert watches[0].steps == watches[1].steps == [0, 5, 10, 15]
+
+
+def test_a_replica_that_was_stopped_rests_in_a_resumed_run():
+    kept = {}
+
+    def watch(run):
+        if run.step == 3:
+            run.stop([0])
+        if run.step == 5:
+            kept.update(run.state_dict())
+
+    whole, again = (lrlib.Stack([lrlib_mlp(0), lrlib_mlp(1)]) for _ in range(2))
+    one = lrlib.train(whole, DATA, 0.1, steps=9, callbacks=[watch])
+    two = lrlib.train(again, DATA, 0.1, steps=9, resume=kept)
+    assert one.updates.tolist() == two.updates.tolist() == [3, 9]
+    assert apart(whole.tensors().values(), again.tensors().values()) == 0
+
+
+def test_a_saved_run_is_taken_up_again_and_again():
+    kept = {}
+    lrlib.train(lrlib_mlp(0), DATA, 0.1, steps=9, eval_every=2, callbacks=[
+        lrlib.Periodic(lambda run: kept.update(run.state_dict()), at=[5])
+    ])  # fmt: skip
+    first, second = (lrlib.train(lrlib_mlp(0), DATA, 0.1, steps=9, eval_every=2, resume=kept) for _ in range(2))
+    np.testing.assert_array_equal(first.test_loss, second.test_loss)
+
+
+def test_a_look_ahead_sees_the_loss_of_the_next_update_in_every_window_of_the_order(monkeypatch):
+    monkeypatch.setattr(minibatches, "WINDOW", 3 * 64)
+    seen = []
+
+    def watch(run):
+        if run.step < run.steps:
+            seen.append(run.ahead().item())
+
+    history = lrlib.train(lrlib_mlp(0), DATA, 0.1, steps=8, callbacks=[watch])
+    assert seen == pytest.approx(history.loss[1:].tolist(), rel=1e-6)
+
+
+def test_a_callback_that_evaluates_leaves_the_run_in_training_mode():
+    def trained(*callbacks):
+        model = lrlib_mlp(0, norm="batch")
+        return lrlib.train(model, DATA, 0.1, steps=5, callbacks=callbacks).loss
+
+    np.testing.assert_array_equal(trained(), trained(lambda run: run.model.eval()))
+
+
+def test_what_is_random_in_a_run_depends_on_its_seed():
+    def drawn(seed):
+        found = []
+        lrlib.train(lrlib_mlp(0), DATA, 0.1, steps=1, seed=seed, callbacks=[lambda run: found.append(torch.rand(3))])
+        return found[0].tolist()
+
+    assert drawn(3) == drawn(3) != drawn(4)
+
+
+@pytest.mark.parametrize("part", ["x_test", "y_test"])
+def test_replicas_with_test_sets_of_their_own_are_refused(part):
+    other = dataclasses.replace(DATA, **{part: getattr(DATA, part).clone()})
+    with pytest.raises(ValueError, match="different test sets"):
+        lrlib.train(lrlib.Stack([lrlib_mlp(0)] * 2), [DATA, other], 0.1, steps=1)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda: nn.BatchNorm1d(12, eps=0.3, momentum=0.7),
+        lambda: nn.BatchNorm1d(12, track_running_stats=False),
+        lambda: nn.LayerNorm(12, eps=0.3),
+    ],
+    ids=["batch", "without statistics", "layer"],
+)
+def test_settings_of_a_norm_hold_in_a_stack(norm, training):
+    def model(seed):
+        with lrlib.seeded(seed):
+            return nn.Sequential(nn.Flatten(), nn.Linear(64, 12), norm(), nn.Linear(12, 10)).double().train(training)
+
+    models, x = [model(0), model(1)], X[:20]
+    stack = lrlib.Stack(models)
+    together, alone = stack(x[None]), [one(x) for one in models]
+    assert apart(together, alone) < 1e-12
+    for r, one in enumerate(models):
+        assert apart(stack.replica(r).values(), [one.state_dict()[name] for name in stack.replica(r)]) < 1e-12
+
+
+def test_a_stack_flattens_the_axes_that_its_networks_flatten():
+    model = nn.Sequential(nn.Flatten(2), nn.Linear(64, 10)).double()
+    assert torch.equal(lrlib.Stack([model])(X[None, :5])[0], model(X[:5]))
+
+
+def test_a_replicas_state_outlives_further_training():
+    stack = lrlib.Stack([lrlib_mlp(0)])
+    state = stack.replica(0)
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    lrlib.train(stack, DATA, 0.1, steps=2)
+    assert apart(state.values(), before.values()) == 0
+
+
+def test_a_grid_that_has_to_look_for_random_layers_leaves_the_generator():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    lrlib.train_grid(lambda seed: nn.Sequential(lrlib_mlp(seed), nn.Dropout()), DATA, [0.1, 0.2], [0], steps=2)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_grid_counts_what_diverged_at_the_first_update():
+    def loss(outputs, y):
+        return F.cross_entropy(outputs, y) * math.inf
+
+    grid = lrlib.train_grid(lrlib_mlp, DATA, [0.1], [0, 1], steps=2, loss=loss)
+    assert (grid.diverged_at == 0).all() and "2 diverged" in repr(grid)
+
+
+def test_a_state_of_a_grid_is_a_copy():
+    grid = lrlib.train_grid(lrlib_mlp, DATA, [0.1], [0], steps=1)
+    grid.state_dict(0.1, 0)["1.bias"].fill_(7.0)
+    assert (grid.state_dict(0.1, 0)["1.bias"] != 7.0).all()
+
+
+def test_a_run_is_taken_up_in_any_window_of_the_order(monkeypatch):
+    monkeypatch.setattr(minibatches, "WINDOW", 2 * 64)
+    kept = {}
+    save = lrlib.Periodic(lambda run: kept.update(run.state_dict()), at=[7])
+    whole = lrlib.train(lrlib_mlp(0), DATA, 0.1, steps=9, callbacks=[save])
+    assert np.array_equal(whole.loss, lrlib.train(lrlib_mlp(0), DATA, 0.1, steps=9, resume=kept).loss)
+
+
+def test_targets_may_differ_by_replica_where_inputs_are_shared():
+    targets = [Y, Y.roll(1)]
+    stack = lrlib.Stack([mlp(), mlp()])
+    together = lrlib.train(stack, [(X, y) for y in targets], 0.1, steps=5)
+    for r, y in enumerate(targets):
+        assert together.loss[r] == pytest.approx(lrlib.train(mlp(), (X, y), 0.1, steps=5).loss)

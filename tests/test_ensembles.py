@@ -668,3 +668,34 @@ def test_refreshing_batchnorm_leaves_all_other_buffers(fails):
         lrlib.refresh_batchnorm(model, 1 + torch.randn(20, 3, 4, generator=torch.Generator().manual_seed(0)))
     changed = {name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])}
     assert changed == (set() if fails else {"0.running_mean", "0.running_var", "0.num_batches_tracked"})
+
+
+def test_an_incomplete_last_batch_has_no_part_in_the_statistics():
+    norm, x = nn.BatchNorm1d(1), torch.tensor([[0.0], [1.0], [5.0], [100.0], [200.0]])
+    lrlib.refresh_batchnorm(norm, x, batch_size=3)
+    assert norm.running_mean.item() == 2.0
+
+
+def test_layers_without_statistics_have_none_to_refresh():
+    model = nn.Sequential(nn.BatchNorm1d(1, track_running_stats=False), nn.BatchNorm1d(1))
+    lrlib.refresh_batchnorm(model, torch.tensor([[1.0], [3.0]]))
+    assert model[1].running_mean.item() == 0.0 and model[1].num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("dtype, cost", [(torch.float32, 87.3), (torch.float64, 708.4)])
+def test_a_label_without_any_probability_costs_what_the_type_allows(dtype, cost):
+    found = lrlib.negative_log_likelihood(torch.tensor([[1.0, 0.0]], dtype=dtype), torch.tensor([1]))
+    assert found == pytest.approx(cost, abs=0.05)
+
+
+def test_the_states_of_a_path_share_nothing_with_its_ends():
+    start = {"w": torch.zeros(2), "count": torch.tensor(3)}
+    path = lrlib.StatePath(start, {"w": torch.ones(2), "count": torch.tensor(5)})
+    path.at(0.0)["count"].add_(1)
+    path.at(0.0)["w"].add_(1)
+    assert start["count"] == 3 and (start["w"] == 0).all()
+
+
+def test_a_trained_path_is_no_longer_trained(data, trained):
+    path = lrlib.train_path(seeded_model(norm="batch"), *trained, data, lrlib.constant(0.1), steps=1)
+    assert not any(point.requires_grad for point in path.control.values())

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 import lrlib
 from lrlib.finder import RULES, NoSuggestion, RangeTest, range_test
+from lrlib.restore import generators_restored, restored
 
 X = torch.randn(256, 6, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long() + (X[:, 1] > 0).long()
@@ -325,6 +326,16 @@ def test_the_median_of_the_plot_leaves_out_repeats_that_have_ended():
     plt.close(ax.figure)
 
 
+def test_the_phases_end_with_the_median():
+    import matplotlib.pyplot as plt
+
+    test = synthetic(valley)
+    test.loss[:, 90:] = np.nan
+    ax = test.plot()
+    assert max(patch.get_x() + patch.get_width() for patch in ax.patches) == pytest.approx(test.lr[89])
+    plt.close(ax.figure)
+
+
 @pytest.mark.parametrize("arguments, error, named", [
     ({"min_lr": 0.0}, ValueError, "min_lr=0.0"),
     ({"max_lr": 1e-6}, ValueError, "max_lr=1e-06"),
@@ -452,6 +463,8 @@ LOADERS = {
         tools.TensorDataset(X, Y), None, sampler=tools.BatchSampler(tools.RandomSampler(X, generator=g), 64, False))),
     "a sampler with NumPy's": (
         np.random.default_rng, lambda g: tools.DataLoader(Drawn(None), 64, sampler=Shuffled(g))),
+    "a sampler with NumPy's old one": (
+        np.random.RandomState, lambda g: tools.DataLoader(Drawn(None), 64, sampler=Shuffled(g))),
     "a sampler with Python's": (random.Random, lambda g: tools.DataLoader(Drawn(None), 64, sampler=Shuffled(g))),
     "a part of a data set": (torch.Generator, lambda g: tools.DataLoader(tools.Subset(Drawn(g), range(128)), 64)),
     "data sets in a row": (torch.Generator, lambda g: tools.DataLoader(tools.ConcatDataset([Drawn(g)] * 2), 64)),
@@ -471,6 +484,8 @@ LOADERS = {
 def state_of(generator):
     if isinstance(generator, torch.Generator):
         return generator.get_state().tolist()
+    if isinstance(generator, np.random.RandomState):
+        return [*map(repr, generator.get_state(legacy=False)["state"].values())]
     return generator.getstate() if isinstance(generator, random.Random) else generator.bit_generator.state
 
 
@@ -587,3 +602,59 @@ def test_an_optimizer_of_another_model_is_refused():
     model, other = lrlib.mlp(64, 16, 10), lrlib.mlp(64, 16, 10)
     with pytest.raises(ValueError, match="optimizer: holds no trainable parameter of the model"):
         range_test(model, lrlib.digits(), torch.optim.SGD(other.parameters(), lr=0.1))
+
+
+def test_gradients_that_are_written_in_place_are_put_back():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    model(X).sum().backward()
+    before = photograph(model, optimizer)["gradients"]
+    with restored(model, optimizer):
+        optimizer.zero_grad(set_to_none=False)
+    assert same(photograph(model, optimizer)["gradients"], before)
+
+
+def test_half_of_the_repeats_are_too_few_for_an_answer():
+    curves = np.concatenate([synthetic(curve, 1).loss for curve in (valley, lambda lr: np.full_like(lr, 2.3))])
+    test = RangeTest(np.geomspace(1e-4, 10, 100), curves, np.full(2, 2.3), 0.0)
+    with pytest.raises(NoSuggestion, match="1 of 2 repeats"):
+        test.suggest()
+
+
+@pytest.mark.parametrize("height, stops", [(3.7, False), (5.0, True)])
+def test_a_sweep_stops_where_the_smoothed_loss_has_risen_from_its_own_lowest(height, stops):
+    """The smoothed loss is lowest at 0.78, of which the one loss of 0 is a part; the initial one is 1."""
+    values = iter([1.0] * 10 + [0.0] + [height] * 39 + [height] * 10)
+
+    def loss(outputs, y):
+        return 0 * outputs.sum() + next(values)
+
+    model = nn.Linear(6, 3)
+    sgd = torch.optim.SGD(model.parameters(), lr=1.0)
+    test = range_test(model, (X, Y), sgd, loss=loss, num_iter=40, smoothing=0.8, repeats=1)
+    assert np.isnan(test.loss[0, -1]) == stops
+
+
+def test_generators_of_numpy_and_python_are_put_back():
+    before = np.random.get_state()[1].copy(), random.getstate()
+    with generators_restored(None):
+        np.random.seed(7)
+        random.seed(7)
+    assert same((np.random.get_state()[1], random.getstate()), before)
+
+
+def test_new_weights_depend_on_the_seed():
+    def initial(seed):
+        with lrlib.seeded(0):
+            model = nn.Linear(6, 3)
+        sgd = torch.optim.SGD(model.parameters(), lr=1.0)
+        options = {"num_iter": 10, "batch_size": len(X), "repeats": 2, "reinitialize": True}
+        return range_test(model, (X, Y), sgd, seed=seed, **options).initial_loss
+
+    assert initial(0)[0] == pytest.approx(initial(5)[0], rel=1e-5)
+    assert abs(initial(0)[1] - initial(5)[1]) > 1e-3
+
+
+def test_the_largest_stable_rate_is_the_last_before_the_rise():
+    lr = np.geomspace(1e-4, 1, 14)
+    assert RULES["largest_stable"](lr, np.array([*np.arange(10.0, -1.0, -1.0), 0.5, 2.0, 9.0])) == lr[11]

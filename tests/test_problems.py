@@ -1,5 +1,6 @@
 """Test problems: the quadratic is the one that its formula says, and a sweep is single runs side by side."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 import lrlib
+from lrlib import problems
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -20,7 +22,7 @@ def test_gradient_descent_follows_the_formula_of_the_quadratic(turned):
             expected = (values * ((1 - rate * values) ** problem.steps * c) ** 2).sum() / 2
             assert losses == pytest.approx(expected, rel=1e-3)
             np.testing.assert_allclose(values, np.logspace(-1, 2, 20), rtol=1e-4)
-            assert np.allclose(x.T @ x, np.diag(np.diag(x.T @ x))) is not turned
+            assert (np.abs(x.T @ x - np.diag(np.diag(x.T @ x))).max() > 1) == turned
 
 
 def test_features_are_as_rare_as_said_and_used_once():
@@ -76,3 +78,16 @@ def test_outputs_and_targets_of_different_shapes_are_refused():
 def test_a_problem_of_no_updates_or_of_too_large_batches_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         dataclasses.replace(lrlib.quadratic_problem(instances=2), **wrong)
+
+
+def test_the_final_loss_is_that_of_evaluation_over_all_test_examples(monkeypatch):
+    data = lrlib.digits()
+    problem = lrlib.network_problem(
+        lambda: lrlib.mlp(64, 8, 10, norm="batch"), data, steps=5, batch_size=16, instances=1
+    )
+    loss = problem.sweep(lrlib.SGD(), [0.1])
+    model = copy.deepcopy(problem.models[0])
+    lrlib.train(model, data, 0.1, steps=5, batch_size=16)
+    assert loss.item() == pytest.approx(lrlib.evaluate(model, data.x_train, data.y_train)[0], rel=1e-4)
+    monkeypatch.setattr(problems, "AT_A_TIME", 500)
+    assert problem.sweep(lrlib.SGD(), [0.1]) == pytest.approx(loss, rel=1e-5)

@@ -608,3 +608,38 @@ def test_chapters_side_by_side_share_a_budget(tmp_path):
     said, made = side_by_side(tmp_path, chapters, "--budget", "1e-9")
     assert said.returncode == 0 and not made
     assert sorted(said.stdout.splitlines()) == [f"{name}.ipynb: not begun, as the time is over" for name in chapters]
+
+
+def test_a_point_is_the_same_in_any_order_of_its_settings():
+    with pytest.raises(ValueError, match="no twice"):
+        lrlib.measure("demo", [{"seed": 0, "power": 1}, {"power": 1, "seed": 0}], lambda seed, power: {"value": 1.0})
+
+
+def test_a_rehearsal_goes_on_after_one_inside_it():
+    with rehearsal.rehearsing():
+        with rehearsal.rehearsing():
+            pass
+        history = lrlib.train(lrlib.mlp(64, 8, 10), lrlib.digits(), 0.1, steps=30)
+    assert np.isfinite(history.loss).sum() == 13
+
+
+def test_a_record_notes_all_its_devices_and_the_most_memory(root, monkeypatch):
+    for count, device, peak in ((2, "A", 500), (3, "B", 300)):
+        write(root, CELL.replace("range(3)", f"range({count})"))
+        monkeypatch.setattr(records, "device_name", lambda where, device=device: device)
+        monkeypatch.setattr(records, "peak_memory", lambda where, peak=peak: peak)
+        run(root)
+    provenance = lrlib.load_record("demo").provenance
+    assert (provenance["device"], provenance["memory"]) == ("A, B", 500)
+
+
+def test_a_stale_record_gives_way_to_one_of_the_same_runs(root, tmp_path, capsys):
+    run(root)
+    there = tmp_path / "elsewhere"
+    (root / "data" / "records").rename(there)
+    write(root, CELL.replace("** power", "+ power"))
+    run(root)
+    write(root, CELL)
+    assert lrlib.load_record("demo").stale
+    records.main(["--merge", str(there)])
+    assert "demo: taken over" in capsys.readouterr().out and not lrlib.load_record("demo").stale

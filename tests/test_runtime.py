@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 import lrlib
 from lrlib import runtime
@@ -75,3 +76,28 @@ def test_buffers_of_a_compiled_model_are_put_back():
 def test_a_seed_beyond_what_generators_take_is_refused():
     with pytest.raises(ValueError, match="seed=.*and <= 9223372036854775807"), lrlib.seeded(2**64):
         pass
+
+
+def test_modes_come_back_after_an_error():
+    model = nn.Sequential(nn.Dropout(), nn.Linear(1, 1).eval())
+    with pytest.raises(KeyError), runtime.modes_kept(model):
+        model.train()
+        raise KeyError
+    assert [module.training for module in model] == [True, False]
+
+
+def test_a_buffer_that_two_layers_share_is_one_copy_inside_the_block():
+    model = nn.Sequential(nn.Identity(), nn.Identity())
+    for module in model:
+        module.register_buffer("table", torch.zeros(1) if module is model[0] else model[0].table)
+    with runtime.buffers_kept(model):
+        model[0].table.add_(1)
+        assert model[1].table.item() == 1
+    assert model[0].table is model[1].table and model[0].table.item() == 0
+
+
+@pytest.mark.parametrize("scale, kind", [("tour", "cpu"), ("small", "cuda"), ("full", "cuda")])
+def test_a_gpu_is_used_at_all_scales_but_the_tours(monkeypatch, scale, kind):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LRLIB_SCALE", scale)
+    assert lrlib.device().type == kind

@@ -147,3 +147,21 @@ def test_the_vertex_is_the_lowest_point_where_no_parabola_bends_around_it():
 def test_a_vertex_needs_points_in_order(x, y, message):
     with pytest.raises(ValueError, match=message):
         vertex(x, y)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9])
+def test_the_bootstrap_interval_has_its_share_of_the_resamples(confidence):
+    rng = np.random.default_rng(1)
+    a, noise = rng.normal(size=(2, 15))
+    b = a + noise
+    rows = rng.integers(15, size=(4000, 15))
+    x, y = (scipy_stats.zscore(scipy_stats.rankdata(values[rows], axis=1), axis=1) for values in (a, b))
+    low, high = np.quantile((x * y).mean(1), [(1 - confidence) / 2, (1 + confidence) / 2])
+    found = correlation(a, b, confidence)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.04)
+
+
+def test_resamples_in_which_either_side_is_constant_are_left_out():
+    for a, b in (([1, 2, 3], [1, 1, 2]), ([1, 1, 2], [1, 2, 3])):
+        found = correlation(a, b)
+        assert -1 <= found.low <= found.high <= 1

@@ -107,3 +107,8 @@ def test_what_is_done_to_a_text_stays_with_it():
     targets = first.y_train.clone()
     first.x_train[:] = 0
     assert torch.equal(first.y_train, targets) and torch.equal(lrlib.shakespeare(32).x_train, untouched)
+
+
+def test_a_character_has_one_number():
+    with pytest.raises(ValueError, match="must be num_classes=65 different ones"):
+        replace(DATA, characters=DATA.characters + DATA.characters[0])

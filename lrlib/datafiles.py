@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lrlib import _torchvision
+from lrlib import _torchvision, runtime
 from lrlib.data import ARRAYS, Dataset, check_arrays, standardised
 
 __all__ = ["mnist", "fashion_mnist", "cifar10"]
@@ -41,17 +41,6 @@ def _download(path: Path, kind: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write beside the place and rename, so that no half-written file ever stands there."""
-    partial = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _read(path: Path) -> tuple[dict[str, np.ndarray], str]:
     """The arrays of a .npz file that bear our names, and the file's sha256."""
     with path.open("rb") as file:
@@ -71,7 +60,8 @@ def _dataset(name: str, kind: str, shape: tuple[int, ...]) -> Dataset:
     if not path.exists():
         arrays = _download(path, kind)
         _check_arrays(path.parent / kind, arrays, shape)
-        _save(path, arrays)
+        with runtime.put_in_place(path) as partial, partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
     arrays, sha256 = _read(path)
     _check_arrays(path, arrays, shape)
     return standardised(name, arrays, sha256)

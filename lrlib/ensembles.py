@@ -142,12 +142,8 @@ class Snapshots(Callback, Sequence):
         if not self._states:
             raise ValueError("snapshots: is empty, must hold at least one state to be saved")
         taken = list(zip(self.steps, self._states, strict=True))
-        partial = FilePath(f"{file}.partial")
-        try:
+        with runtime.put_in_place(FilePath(file)) as partial:
             torch.save({"format": FORMAT, "at": sorted(self.at or ()), "taken": taken}, partial)
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, file: FilePath | str, device: torch.device | str = "cpu") -> "Snapshots":

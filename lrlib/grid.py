@@ -258,7 +258,7 @@ def _fitting(job: _Job, data: Dataset, seed: int) -> int:
         job.options["loss"](model(data.x_train[:size]), data.y_train[:size])
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     memory = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else MEMORY
-    fits = max(1, memory // (sum(kept) + 6 * weights))
+    fits = max(1, memory // max(1, sum(kept) + 6 * weights))
     return fits if device.type == "cuda" else min(fits, max(REPLICAS, CACHE // max(1, weights)))
 
 

@@ -333,9 +333,8 @@ def _write(record: Record) -> None:
     path = _record_path(record.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     stored = {"complete": record.complete, "provenance": record.provenance, "rows": record.rows}
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(stored, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with runtime.put_in_place(path) as partial:
+        partial.write_text(json.dumps(stored, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def records_of(cells: Sequence[str]) -> dict[str, tuple[str, str]]:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -113,6 +114,26 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
         for module, buffers in own:
             module._buffers.clear()
             module._buffers.update(buffers)
+
+
+@contextlib.contextmanager
+def put_in_place(path: Path) -> Iterator[Path]:
+    """A path beside this one to write to, moved there after the block: no half-written file ever stands there.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> with put_in_place(path) as beside:
+        ...     _ = beside.write_text("all of it")
+        >>> path.read_text()
+        'all of it'
+    """
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def setup() -> None:

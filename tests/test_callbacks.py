@@ -547,3 +547,16 @@ def test_lookahead_refuses_a_method_that_trains_other_weights_than_it_shows():
 def test_an_evaluation_that_has_not_begun_is_empty():
     watch = lrlib.Evaluate(torch.zeros(1, 4), torch.zeros(1, dtype=torch.long), every=5)
     assert watch.loss.shape == watch.accuracy.shape == (0,)
+
+
+@pytest.mark.parametrize("taken", [120, 180])
+def test_validation_pictures_are_refused_where_most_are_among_those_trained_on(taken, parts):
+    final, valid = parts
+    x = torch.cat([final.x_train[:taken], valid.x_test[: 300 - taken]])
+    y = torch.cat([final.y_train[:taken], valid.y_test[: 300 - taken]])
+    watch = lrlib.ReduceOnPlateau(lrlib.Dataset("mixed", final.x_train, final.y_train, x, y, 10), every=1)
+    if taken > 150:
+        with pytest.raises(ValueError, match="valid: 180 of its 300 test pictures are in the train set"):
+            lrlib.train(small(), final, 0.1, steps=1, callbacks=[watch])
+    else:
+        assert lrlib.train(small(), final, 0.1, steps=1, callbacks=[watch]).updates == 1

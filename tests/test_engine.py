@@ -1339,3 +1339,64 @@ def test_the_rate_of_a_group_that_rests_is_the_planned_one():
     planned = plan(range(6))
     assert (rates[1:, 1] != planned[1:]).all() and (rates[1:3, 0] != planned[1:3]).all()
     np.testing.assert_allclose(rates[3:, 0], planned[3:])
+
+
+def test_types_may_differ_by_parameter_and_each_has_its_rate_in_its_own():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
+            self.second = nn.Parameter(torch.ones(2, dtype=torch.float64))
+
+        def forward(self, x):
+            return self.first.double() * self.second * x
+
+    model, x = Mixed(), torch.ones(4, 2, dtype=torch.float64)
+    lrlib.train(model, (x, 0 * x), 0.1, steps=1, batch_size=4, loss=F.mse_loss)
+    torch.testing.assert_close(model.second.data, torch.full((2,), 0.9, dtype=torch.float64))
+
+
+class Watch(lrlib.Callback):
+    needs_moves = True
+
+    def __init__(self):
+        super().__init__(every=1)
+        self.seen = []
+
+    def __call__(self, run):
+        self.seen.append([[t.clone() for t in some] for some in (run.weights, run.moves, run.gradients)])
+
+
+@pytest.mark.parametrize("torchs", [False, True])
+def test_moves_are_what_is_taken_from_the_weights_and_what_rests_has_none(torchs):
+    model, watch = nn.ModuleList([nn.Linear(64, 10), nn.Linear(3, 3)]).double(), Watch()
+    model.forward = lambda x: model[0](x.flatten(1))
+    method = torch.optim.SGD(model.parameters(), 0.1) if torchs else lrlib.SGD()
+    before = [p.detach().clone()[None] for p in model.parameters()]
+    lrlib.train(model, (X, Y), 0.1, steps=2, optimizer=method, callbacks=[watch])
+    for weights, moves, gradients in watch.seen:
+        for old, new, move, gradient in zip(before, weights, moves, gradients, strict=True):
+            torch.testing.assert_close(old - new, move)
+            torch.testing.assert_close(move, 0.1 * gradient)
+        before = weights
+    assert moves[0].any() and not moves[2].any() and not gradients[3].any()
+
+
+def test_a_rate_that_is_a_tensor_stays_one_in_a_run():
+    model, rate = mlp(), torch.tensor(1.0, dtype=torch.float64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    lrlib.train(model, (X, Y), lrlib.step(0.5, 2, 0.5), steps=3, optimizer=optimizer)
+    assert optimizer.param_groups[0]["lr"] is rate and rate == 0.25
+
+
+@pytest.mark.parametrize("torchs", [False, True])
+def test_a_run_may_be_taken_up_twice_from_one_state(torchs):
+    kept = {}
+
+    def loss(**options):
+        model = lrlib_mlp(0)
+        method = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9) if torchs else lrlib.SGD(momentum=0.9)
+        return lrlib.train(model, DATA, 0.1, steps=8, optimizer=method, **options).loss
+
+    whole = loss(callbacks=[lrlib.Periodic(lambda run: kept.update(run.state_dict()), at=[3])])
+    assert all(np.array_equal(whole, loss(resume=kept)) for _ in range(2))

@@ -583,3 +583,19 @@ def test_no_rate_stays_none_whatever_the_cuts():
 def test_a_schedule_of_what_does_not_fit_is_refused(wrong, error):
     with pytest.raises(error, match=next(iter(wrong))):
         lrlib.Schedule(**{"formula": lambda t: 0 * t, "text": "none"} | wrong)
+
+
+def test_the_warm_up_of_a_schedule_is_known_whatever_it_is_made_of():
+    plain = lrlib.wsd(1.0, 100, 10, 20)
+    made = (plain, lrlib.inverse_sqrt(1.0, 7), lrlib.scale(plain, 2.0), lrlib.warmup(plain, 3), lrlib.warmup(plain, 20))
+    assert [schedule.warmup_steps for schedule in made] == [10, 7, 10, 10, 20]
+    assert lrlib.warmup(lrlib.cosine(1.0, 30), 30).warmup_steps == 30
+
+
+def test_restarts_go_on_however_far():
+    assert lrlib.cosine_restarts(1.0, T_0=1, T_mult=2)([2**40 - 1, 2**50 - 1]).tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("count", "cut"), [(20, False), (21, True)])
+def test_only_a_long_table_is_cut_short_where_it_is_printed(count, cut):
+    assert ("..." in repr(lrlib.Schedule.from_table([0.1] * count))) == cut

@@ -374,3 +374,28 @@ def test_a_check_whose_outputs_overflow_is_as_bad_as_can_be():
 
     check = lrlib.coordinate_check(make, [8, 32], data.x_train[:64], data.y_train[:64], steps=2, seeds=[0])
     assert check.worst == np.inf
+
+
+def test_a_hidden_parameter_has_its_outputs_first():
+    model, base = (nn.Bilinear(*sizes, bias=False) for sizes in ((8, 3, 4), (2, 3, 2)))
+    found = [lrlib.mup_rates(model, base, optimizer=o, kinds={"weight": "hidden"})["weight"] for o in ("adam", "sgd")]
+    assert found == [0.25, 0.5]
+
+
+def test_each_update_of_the_check_has_a_gradient_of_its_own():
+    def make(width):
+        model = nn.Linear(3, width).double()
+        return model, torch.optim.SGD(model.parameters(), lr=0.1)
+
+    x, y = torch.ones(4, 3, dtype=torch.float64), torch.zeros(4)
+    one, three = (
+        lrlib.coordinate_check(make, [2, 4], x, y, steps=steps, seeds=[0], loss=lambda z, y: z.mean()).change
+        for steps in (1, 3)
+    )
+    np.testing.assert_allclose(three, 3 * one, rtol=1e-9)
+
+
+def test_a_layer_that_learns_ever_less_is_the_worst_too():
+    change = np.array([[1.0, 2.0, 4.0], [1.0, 0.25, 0.0625]])[:, :, None]
+    found = lrlib.CoordinateCheck(("0", "1"), (1, 4, 16), np.ones_like(change), change)
+    assert found.exponents == pytest.approx({"0": 0.5, "1": -1.0}) and found.worst == pytest.approx(1.0)

@@ -384,9 +384,9 @@ def test_the_head_is_not_a_normalised_weight():
         normalised_weights(nn.Sequential(nn.Linear(2, 2)))
 
 
-def test_the_scaling_error_of_a_linear_loss_is_the_factor_less_one():
+def test_the_scaling_error_of_a_quadratic_is_the_square_of_the_factor_less_one():
     w = torch.tensor([3.0, 4.0], dtype=torch.float64, requires_grad=True)
-    assert scaling_error(lambda: w.sum(), w, 10.0) == pytest.approx(9.0)
+    assert scaling_error(lambda: w.square().sum(), w, 10.0) == pytest.approx(99.0)
 
 
 def test_invariance_is_judged_relative_to_the_loss_and_in_both_directions():

@@ -299,3 +299,21 @@ def test_a_descent_may_take_as_many_steps_as_its_limit_and_begins_above_its_targ
         lrlib.noisy_descent([1.0], [2.0], [2.0], 1, target=0.3, limit=2)
     with pytest.raises(ValueError, match="^target=1.0"):
         lrlib.noisy_descent([1.0], [2.0], [2.0], 1, target=1.0)
+
+
+def test_the_hyperbola_is_the_nearest_in_relative_error():
+    sizes, steps = np.array([1.0, 10.0, 100.0, 1000.0]), np.array([1010.0, 90.0, 25.0, 9.0])
+    fit = lrlib.critical_batch_size(sizes, steps)
+
+    def error(more_steps, more_examples):
+        return np.square((more_steps * fit.steps_min + more_examples * fit.examples_min / sizes) / steps - 1).sum()
+
+    assert all(error(1, 1) < error(*change) for change in ((1.01, 1), (0.99, 1), (1, 1.01), (1, 0.99)))
+
+
+def test_the_seed_chooses_the_examples(task):
+    model, x, y, *_ = task
+    first, same, other = (
+        lrlib.gradient_noise_scale(model, x, y, small=4, big=8, draws=2, seed=seed).signal for seed in (0, 0, 1)
+    )
+    assert (first == same).all() and (first != other).all()

@@ -201,7 +201,7 @@ def test_where_both_rates_are_as_good_it_falls():
 
 def test_a_closure_may_set_the_gradients_to_zero_in_place():
     theta, value, h = quadratic()
-    optimizer = lrlib.HillClimb(step_size=0.5, smoothing=0.0).optimizer([theta], lr=0.01)
+    optimizer = lrlib.HillClimb(step_size=0.5, smoothing=0.0, tune_smoothing=True).optimizer([theta], lr=0.01)
 
     def closure():
         optimizer.zero_grad(set_to_none=False)

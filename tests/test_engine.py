@@ -1400,3 +1400,16 @@ def test_a_run_may_be_taken_up_twice_from_one_state(torchs):
 
     whole = loss(callbacks=[lrlib.Periodic(lambda run: kept.update(run.state_dict()), at=[3])])
     assert all(np.array_equal(whole, loss(resume=kept)) for _ in range(2))
+
+
+@pytest.mark.parametrize("torchs", [False, True])
+def test_a_run_diverges_at_the_update_whose_loss_is_not_finite(torchs):
+    model = mlp()
+    method = torch.optim.SGD(model.parameters(), 0.1) if torchs else lrlib.SGD()
+    spoil = lrlib.Periodic(lambda run: run.weights[0].fill_(torch.nan), at=[3])
+    assert lrlib.train(model, (X, Y), 0.1, steps=6, optimizer=method, callbacks=[spoil]).diverged_at == 3
+
+
+def test_a_schedule_that_falls_below_zero_is_refused_with_the_step():
+    with pytest.raises(ValueError, match="schedule=falling: at step 2: schedule=-0.0"):
+        lrlib.train(mlp(), (X, Y), lrlib.Schedule(lambda t: 0.1 - 0.06 * t, "falling"), steps=3)

@@ -381,7 +381,8 @@ def is_scale_invariant(loss: Loss, parameters: Iterable[torch.Tensor], tolerance
     """Whether the loss stays the same, to a relative `tolerance`, when the parameters are multiplied by 1/10 and by 10.
 
     Args:
-        loss: called without arguments, returns the scalar loss at the parameters' present values.
+        loss: called three times without arguments, returns the scalar loss at the parameters' present values. A model
+            in training mode counts these calls in the running statistics of its BatchNorm layers.
         parameters: one tensor or several, scaled together; each requires a gradient.
         tolerance: > 0, relative to the loss. The default is for float64 and for normalisation without eps.
 

@@ -27,12 +27,14 @@ class Now:
         settings: the rate "lr" and the rule's settings, numbers or one for each replica, (R,).
         loss_at: from a list of parameters (R, ...) to their losses on the same batch, (R,), without gradients.
         applied: a rule that sets its own rate writes it here, (R,).
+        used: of each trainable parameter of the model whether it is among those to move; None where all are.
     """
 
     t: int | torch.Tensor
     settings: dict[str, Any]
     loss_at: LossAt | None = None
     applied: torch.Tensor | None = None
+    used: Sequence[bool] | None = None
     _shaped: dict[tuple, Values] = field(default_factory=dict)
 
     def like(self, p: torch.Tensor) -> Values:

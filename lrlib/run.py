@@ -216,9 +216,9 @@ class Run(ABC):
         """The losses (R,) of the mini-batch to come, at the present weights; a loader's is spent by that.
 
         Raises:
-            RuntimeError: the last update is done.
+            RuntimeError: the last update is done, and no loader gives more.
         """
-        if self.step >= self.steps:
+        if self.step >= self.steps and isinstance(self._batches, MiniBatches):
             raise RuntimeError(f"ahead: all {self.steps} updates are done, no mini-batch is to come")
         self._batches.seek(self.step)
         x, y = self._batches.batch(self.step % self._batches.window)  # a loader draws what is to stay drawn

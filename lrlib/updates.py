@@ -79,6 +79,7 @@ class RuleRun(Run):
                 k + 1 if isinstance(k, int) else (k + 1).double()[0],
                 {"lr": row(self.rates, k)} | settings,
                 losses_at(weights, lambda: self.losses(x, y)) if self._rule.needs_loss else None,
+                used=[g is not None for g in gradients],
             )
             moves = self._rule.moves(given, weights, [self.state[i] for i in used], now)
             for buffer, old in zip(self._buffers, before, strict=False):

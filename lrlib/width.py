@@ -227,14 +227,17 @@ class PerParameter(Rule):
             raise ValueError(f"rule={self.rule!r}: must move each parameter by itself")
         for name, factors in self.scales.items():
             _check.choice("scales", name, ("lr", *self.rule.settings()))
-            setting = self.rule.settings().get(name)
             for k, factor in enumerate(factors):
                 _check.positive(f"scales[{name!r}][{k}]", factor)
-                if isinstance(setting, Real):
-                    self.rule.check(name, setting * factor)
+            setting = self.rule.settings().get(name)
+            for value in setting if isinstance(setting, list | tuple) else [setting]:
+                if isinstance(value, Real):
+                    self.check(name, value)
+        object.__setattr__(self, "capturable", self.rule.capturable)
 
     def check(self, name, value):
-        self.rule.check(name, value)
+        for factor in (1.0, *self.scales.get(name, ())):
+            self.rule.check(name, value * factor)
 
     def settings(self):
         return self.rule.settings()
@@ -243,9 +246,10 @@ class PerParameter(Rule):
         return self.rule.start(p)
 
     def moves(self, gradients, params, states, now):
-        _check.one_a_parameter("scales", self.scales, len(params))
-        found = []
-        for k, (g, p, state) in enumerate(zip(gradients, params, states, strict=True)):
+        used = now.used or [True] * len(params)
+        _check.one_a_parameter("scales", self.scales, len(used))
+        places, found = [k for k, given in enumerate(used) if given], []
+        for k, g, p, state in zip(places, gradients, params, states, strict=True):
             values = now.like(p)
             scaled = {name: values[name] * factors[k] for name, factors in self.scales.items()}
             found.append(self.rule.move(g, p, state, values | scaled))

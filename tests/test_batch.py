@@ -6,6 +6,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 from torch.nn import functional as F
 
@@ -282,3 +283,37 @@ def test_two_processes_are_one(task, tmp_path):
 @pytest.mark.parametrize("sizes, steps", [([1, 10, 100], [1000, 100, 10]), ([1, 2], [8, 4]), ([3, 6, 12], [4, 2, 1])])
 def test_the_critical_batch_is_infinite_where_all_gains_are_perfect(sizes, steps):
     assert lrlib.critical_batch_size(sizes, steps).batch_size == np.inf
+
+
+def test_fiellers_ends_are_where_students_test_turns():
+    rng = np.random.default_rng(1)
+    signal = rng.normal(3.0, 1.0, 6)
+    measured = lrlib.NoiseScale(signal, 5 * signal + rng.normal(20.0, 2.0, 6))
+    for end in measured.interval(0.9):
+        assert stats.ttest_1samp(measured.noise - end * measured.signal, 0).pvalue == pytest.approx(0.1, rel=1e-6)
+
+
+def test_a_descent_may_take_as_many_steps_as_its_limit_and_begins_above_its_target():
+    assert len(lrlib.noisy_descent([1.0], [2.0], [2.0], 1, target=0.3, limit=3)[0]) == 3
+    with pytest.raises(ValueError, match="^limit=2"):
+        lrlib.noisy_descent([1.0], [2.0], [2.0], 1, target=0.3, limit=2)
+    with pytest.raises(ValueError, match="^target=1.0"):
+        lrlib.noisy_descent([1.0], [2.0], [2.0], 1, target=1.0)
+
+
+def test_the_hyperbola_is_the_nearest_in_relative_error():
+    sizes, steps = np.array([1.0, 10.0, 100.0, 1000.0]), np.array([1010.0, 90.0, 25.0, 9.0])
+    fit = lrlib.critical_batch_size(sizes, steps)
+
+    def error(more_steps, more_examples):
+        return np.square((more_steps * fit.steps_min + more_examples * fit.examples_min / sizes) / steps - 1).sum()
+
+    assert all(error(1, 1) < error(*change) for change in ((1.01, 1), (0.99, 1), (1, 1.01), (1, 0.99)))
+
+
+def test_the_seed_chooses_the_examples(task):
+    model, x, y, *_ = task
+    first, same, other = (
+        lrlib.gradient_noise_scale(model, x, y, small=4, big=8, draws=2, seed=seed).signal for seed in (0, 0, 1)
+    )
+    assert (first == same).all() and (first != other).all()

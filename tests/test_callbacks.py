@@ -554,3 +554,16 @@ def test_an_evaluation_at_given_updates_is_made_at_no_other():
     watch = lrlib.Evaluate(DATA.x_test, DATA.y_test, at=[2])
     lrlib.train(small(), DATA, 0.1, steps=3, callbacks=[watch])
     assert watch.steps == [2] and watch.loss.shape == (1,)
+
+
+@pytest.mark.parametrize("taken", [120, 180])
+def test_validation_pictures_are_refused_where_most_are_among_those_trained_on(taken, parts):
+    final, valid = parts
+    x = torch.cat([final.x_train[:taken], valid.x_test[: 300 - taken]])
+    y = torch.cat([final.y_train[:taken], valid.y_test[: 300 - taken]])
+    watch = lrlib.ReduceOnPlateau(lrlib.Dataset("mixed", final.x_train, final.y_train, x, y, 10), every=1)
+    if taken > 150:
+        with pytest.raises(ValueError, match="valid: 180 of its 300 test pictures are in the train set"):
+            lrlib.train(small(), final, 0.1, steps=1, callbacks=[watch])
+    else:
+        assert lrlib.train(small(), final, 0.1, steps=1, callbacks=[watch]).updates == 1

@@ -309,3 +309,9 @@ def test_pictures_of_one_grey_are_zero():
 def test_labels_that_are_drawn_anew_are_of_all_classes_alike():
     counts = lrlib.relabelled(lrlib.digits(), 1.0).y_train.bincount(minlength=10)
     assert 90 < counts.min() and counts.max() < 170
+
+
+def test_a_share_that_is_a_whole_number_of_examples_is_set_apart_whole():
+    for percent in range(1, 100):
+        _, valid = lrlib.hold_out(lrlib.hard_digits(n_train=100, n_test=10), percent / 100)
+        assert len(valid.x_test) == percent

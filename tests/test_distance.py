@@ -94,3 +94,38 @@ def test_a_rate_that_changes_weighs_the_average_as_the_package_does(schedule):
 def test_settings_out_of_range_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def stepped(rule, gradients, rates):
+    """The weight, first 1, after a step for each gradient at each rate."""
+    theta = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
+    optimizer = rule.optimizer([theta], lr=1.0)
+    for g, rate in zip(gradients, rates, strict=True):
+        optimizer.param_groups[0]["lr"] = rate
+        theta.grad = torch.full_like(theta, g)
+        optimizer.step()
+    return theta.item()
+
+
+def test_a_first_rate_of_zero_leaves_the_average_where_it_is():
+    assert stepped(lrlib.ScheduleFreeAdamW(), [1.0], [0.0]) == 1
+    assert stepped(lrlib.ScheduleFreeAdamW(), [1.0, 1.0], [0.0, 0.1]) < 1
+
+
+@pytest.mark.parametrize("rule", [lrlib.Prodigy(), lrlib.DAdaptAdam()], ids=str)
+def test_an_estimate_waits_for_the_first_gradient(rule):
+    assert stepped(rule, [0.0], [1.0]) == 1
+    assert stepped(rule, [0.0, 1.0], [1.0, 1.0]) < 1
+
+
+def test_prodigy_is_its_formula_with_an_eps_that_counts():
+    d0, eps, decay, slow, gradients = 0.01, 0.5, 0.1, 0.99**0.5, [1.0, 0.5, 2.0, 1.0] * 3
+    theta, d, p, q, m, v, risen = 1.0, d0, 0.0, 0.0, 0.0, 0.0, 0
+    for g in gradients:
+        p, q = slow * p + d * d * g * (1.0 - theta), slow * q + d * d * g
+        m, v = 0.9 * m + 0.1 * d * g, 0.99 * v + 0.01 * (d * g) ** 2
+        new = max(d, p / abs(q))
+        risen += new > d
+        theta, d = theta - d * (m / (v**0.5 + new * eps) + decay * theta), new
+    rule = lrlib.Prodigy(betas=(0.9, 0.99), eps=eps, weight_decay=decay, d0=d0)
+    assert stepped(rule, gradients, [1.0] * 12) == pytest.approx(theta, rel=1e-9) and risen > 3

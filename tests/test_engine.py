@@ -835,7 +835,7 @@ def test_whatever_differs_by_seed_makes_no_replicas(kind):
         return SEEDED[kind](1 + 4 * seed)
 
     grid = lrlib.train_grid(make, DATA, [0.1], [0, 1], steps=4)
-    assert grid.way == "loop" and "differs" in grid.why
+    assert grid.way == "loop" and ("has a backward hook" if kind == "backward hook" else "differs") in grid.why
     for seed in (0, 1):
         model = grid_model(lambda seed=seed: make(seed), seed)
         assert lrlib.train(model, DATA, 0.1, steps=4, seed=seed).final_loss == grid.final_loss[0, seed]
@@ -1483,3 +1483,109 @@ def test_targets_may_differ_by_replica_where_inputs_are_shared():
     together = lrlib.train(stack, [(X, y) for y in targets], 0.1, steps=5)
     for r, y in enumerate(targets):
         assert together.loss[r] == pytest.approx(lrlib.train(mlp(), (X, y), 0.1, steps=5).loss)
+
+
+def test_types_may_differ_by_parameter_and_each_has_its_rate_in_its_own():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
+            self.second = nn.Parameter(torch.ones(2, dtype=torch.float64))
+
+        def forward(self, x):
+            return self.first.double() * self.second * x
+
+    model, x = Mixed(), torch.ones(4, 2, dtype=torch.float64)
+    lrlib.train(model, (x, 0 * x), 0.1, steps=1, batch_size=4, loss=F.mse_loss)
+    torch.testing.assert_close(model.second.data, torch.full((2,), 0.9, dtype=torch.float64))
+
+
+class Watch(lrlib.Callback):
+    needs_moves = True
+
+    def __init__(self):
+        super().__init__(every=1)
+        self.seen = []
+
+    def __call__(self, run):
+        self.seen.append([[t.clone() for t in some] for some in (run.weights, run.moves, run.gradients)])
+
+
+@pytest.mark.parametrize("torchs", [False, True])
+def test_moves_are_what_is_taken_from_the_weights_and_what_rests_has_none(torchs):
+    model, watch = nn.ModuleList([nn.Linear(64, 10), nn.Linear(3, 3)]).double(), Watch()
+    model.forward = lambda x: model[0](x.flatten(1))
+    method = torch.optim.SGD(model.parameters(), 0.1) if torchs else lrlib.SGD()
+    before = [p.detach().clone()[None] for p in model.parameters()]
+    lrlib.train(model, (X, Y), 0.1, steps=2, optimizer=method, callbacks=[watch])
+    for weights, moves, gradients in watch.seen:
+        for old, new, move, gradient in zip(before, weights, moves, gradients, strict=True):
+            torch.testing.assert_close(old - new, move)
+            torch.testing.assert_close(move, 0.1 * gradient)
+        before = weights
+    assert moves[0].any() and not moves[2].any() and not gradients[3].any()
+
+
+def test_a_rate_that_is_a_tensor_stays_one_in_a_run():
+    model, rate = mlp(), torch.tensor(1.0, dtype=torch.float64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    lrlib.train(model, (X, Y), lrlib.step(0.5, 2, 0.5), steps=3, optimizer=optimizer)
+    assert optimizer.param_groups[0]["lr"] is rate and rate == 0.25
+
+
+@pytest.mark.parametrize("torchs", [False, True])
+def test_a_run_may_be_taken_up_twice_from_one_state(torchs):
+    kept = {}
+
+    def loss(**options):
+        model = lrlib_mlp(0)
+        method = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9) if torchs else lrlib.SGD(momentum=0.9)
+        return lrlib.train(model, DATA, 0.1, steps=8, optimizer=method, **options).loss
+
+    whole = loss(callbacks=[lrlib.Periodic(lambda run: kept.update(run.state_dict()), at=[3])])
+    assert all(np.array_equal(whole, loss(resume=kept)) for _ in range(2))
+
+
+@pytest.mark.parametrize("torchs", [False, True])
+def test_a_run_diverges_at_the_update_whose_loss_is_not_finite(torchs):
+    model = mlp()
+    method = torch.optim.SGD(model.parameters(), 0.1) if torchs else lrlib.SGD()
+    spoil = lrlib.Periodic(lambda run: run.weights[0].fill_(torch.nan), at=[3])
+    assert lrlib.train(model, (X, Y), 0.1, steps=6, optimizer=method, callbacks=[spoil]).diverged_at == 3
+
+
+def test_a_schedule_that_falls_below_zero_is_refused_with_the_step():
+    with pytest.raises(ValueError, match="schedule=falling: at step 2: schedule=-0.0"):
+        lrlib.train(mlp(), (X, Y), lrlib.Schedule(lambda t: 0.1 - 0.06 * t, "falling"), steps=3)
+
+
+@pytest.mark.parametrize("hook", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+def test_a_backward_hook_keeps_a_model_from_being_stacked(hook):
+    def hooked(seed=0):
+        model = mlp(seed).float()
+        getattr(model[-1], hook)(lambda module, *gradients: tuple(g / 2 for g in gradients[0]))
+        return model
+
+    with pytest.raises(ValueError, match=r"models\[0\]: has a backward hook, which a stack would not call"):
+        lrlib.Stack([hooked(), hooked()])
+    grid = lrlib.train_grid(hooked, DATA, [0.1, 0.2], [0], steps=4)
+    assert grid.way == "loop" and "has a backward hook" in grid.why
+    for k, rate in enumerate((0.1, 0.2)):
+        assert grid.loss[k, 0] == pytest.approx(lrlib.train(hooked(), DATA, rate, steps=4).loss)
+
+
+def test_no_mini_batch_is_to_come_after_the_last_update():
+    with pytest.raises(RuntimeError, match="ahead: all 3 updates are done, no mini-batch is to come"):
+        lrlib.train(mlp(), (X, Y), 0.1, steps=3, callbacks=[lambda run: run.ahead()])
+
+
+def test_a_grid_of_a_model_without_parameters_is_refused_by_name():
+    with pytest.raises(ValueError, match="model: must have a parameter"):
+        lrlib.train_grid(lambda seed: nn.Flatten(), DATA, [0.1], [0], steps=3)
+
+
+def test_what_was_not_evaluated_is_said():
+    history = lrlib.train(mlp(), (X, Y), 0.1, steps=3)
+    for name in ("accuracy", "final_loss"):
+        with pytest.raises(ValueError, match="history: has no evaluation, must be of a run on a Dataset"):
+            getattr(history, name)

@@ -699,3 +699,15 @@ def test_the_states_of_a_path_share_nothing_with_its_ends():
 def test_a_trained_path_is_no_longer_trained(data, trained):
     path = lrlib.train_path(seeded_model(norm="batch"), *trained, data, lrlib.constant(0.1), steps=1)
     assert not any(point.requires_grad for point in path.control.values())
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+def test_labels_may_be_whole_numbers_of_any_kind(kind):
+    value = ensembles.negative_log_likelihood(torch.tensor([[0.25, 0.75]]), torch.tensor([1], dtype=kind))
+    assert value == pytest.approx(-np.log(0.75))
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.float32])
+def test_labels_of_another_kind_are_refused(kind):
+    with pytest.raises(ValueError, match=r"must be whole numbers in \[0, 1\]"):
+        ensembles.negative_log_likelihood(torch.tensor([[0.25, 0.75]]), torch.tensor([1], dtype=kind))

@@ -191,3 +191,11 @@ def test_torch_refreshes_its_statistics_too():
     for name, buffer in model.named_buffers():
         torch.testing.assert_close(buffer, found[name])
     assert found["2.running_mean" if "2.running_mean" in found else next(iter(found))].any()
+
+
+def test_what_comes_after_the_last_look_ahead_is_dropped_from_running_statistics_too():
+    data, seen = (torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 3), []
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 3))
+    note = lrlib.Periodic(lambda run: seen.append(model[0].running_mean.clone()), at=[5, 6, 7])
+    lrlib.train(model, data, 0.1, steps=7, batch_size=20, callbacks=[lrlib.Lookahead(every=3), note])
+    assert torch.equal(model[0].running_mean, seen[1]) and not torch.equal(seen[1], seen[2])

@@ -167,3 +167,19 @@ def test_a_layer_with_hooks_is_refused_and_sizes_stay_to_be_read():
     model[0].register_forward_hook(lambda module, inputs, output: 2 * output)
     with pytest.raises(ValueError, match="layer: has hooks"):
         lrlib.lora(model, 2, 4)
+
+
+def test_lora_draws_a_as_a_linear_layer_its_weights_and_freezes_the_rest():
+    with lrlib.seeded(0):
+        drawn = lrlib.LoRA(nn.Linear(400, 3), rank=50, alpha=1.0).A.abs().max().item()
+    assert 0.99 / 20 < drawn <= 1 / 20
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.LayerNorm(8), nn.Linear(8, 10))
+    tuned = lrlib.lora(net, rank=1, alpha=1)
+    assert [n for n, p in tuned.named_parameters() if p.requires_grad] == ["1.A", "1.B", "3.A", "3.B"]
+
+
+def test_a_layer_with_a_hook_on_its_gradients_is_refused():
+    layer = nn.Linear(4, 3)
+    layer.register_full_backward_hook(lambda module, inputs, outputs: None)
+    with pytest.raises(ValueError, match="layer: has hooks"):
+        lrlib.LoRA(layer, 2, 4)

@@ -170,3 +170,47 @@ def test_a_look_leaves_the_generator():
     state = torch.get_rng_state()
     first, second = (losses_at([torch.zeros(1, 1)], lambda: layer(x).sum())([torch.ones(1, 1)]) for _ in range(2))
     assert torch.equal(first, second) and torch.equal(torch.get_rng_state(), state)
+
+
+def test_each_step_with_tuned_smoothing_is_the_formula():
+    theta, closure, h = quadratic()
+    optimizer = lrlib.HillClimb(step_size=0.5, smoothing=0.8, tune_smoothing=True).optimizer([theta], lr=0.05)
+    x, memory, rate, beta = theta.detach().clone(), torch.zeros(2, dtype=torch.float64), 0.05, 0.8
+
+    def along(beta):
+        return beta * memory + (1 - beta) * h * x
+
+    def value(rate, beta):
+        return 0.5 * (h * (x - rate * along(beta)) ** 2).sum()
+
+    for _ in range(12):
+        rate *= 1.5 if value(1.5 * rate, beta) < value(0.5 * rate, beta) else 0.5
+        more, less = (1 - min(max((1 - beta) * factor, 0.005), 1.0) for factor in (1.5, 0.5))
+        beta = more if value(rate, more) < value(rate, less) else less
+        memory = along(beta)
+        x = x - rate * memory
+        assert advance(optimizer, closure) == pytest.approx(rate, rel=1e-12)
+        torch.testing.assert_close(theta.detach(), x, rtol=0, atol=1e-12)
+
+
+def test_where_both_rates_are_as_good_it_falls():
+    theta, closure, _ = quadratic()
+    theta.data.zero_()
+    assert advance(lrlib.HillClimb(step_size=0.5).optimizer([theta], lr=0.05), closure) == pytest.approx(0.025)
+
+
+def test_a_closure_may_set_the_gradients_to_zero_in_place():
+    theta, value, h = quadratic()
+    optimizer = lrlib.HillClimb(step_size=0.5, smoothing=0.0, tune_smoothing=True).optimizer([theta], lr=0.01)
+
+    def closure():
+        optimizer.zero_grad(set_to_none=False)
+        loss = value()
+        if torch.is_grad_enabled():
+            loss.backward()
+        return loss
+
+    closure()
+    before = theta.detach().clone()
+    optimizer.step(closure)
+    torch.testing.assert_close(theta.detach(), before - 0.015 * h * before)

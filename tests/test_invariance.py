@@ -382,3 +382,28 @@ def test_the_head_is_not_a_normalised_weight():
     assert [w.ndim for w in normalised_weights(model)] == [4, 4, 4]
     with pytest.raises(ValueError, match="head"):
         normalised_weights(nn.Sequential(nn.Linear(2, 2)))
+
+
+def test_the_scaling_error_of_a_quadratic_is_the_square_of_the_factor_less_one():
+    w = torch.tensor([3.0, 4.0], dtype=torch.float64, requires_grad=True)
+    assert scaling_error(lambda: w.square().sum(), w, 10.0) == pytest.approx(99.0)
+
+
+def test_invariance_is_judged_relative_to_the_loss_and_in_both_directions():
+    w = torch.tensor([3.0, 4.0], dtype=torch.float64, requires_grad=True)
+    assert not is_scale_invariant(lambda: 1e-12 * w.norm(), w)
+    assert is_scale_invariant(lambda: 1e12 * w[0] / w.norm(), w)
+    assert not is_scale_invariant(lambda: w.norm().clamp(max=5.0), w)
+    assert not is_scale_invariant(lambda: w.norm().clamp(min=5.0), w)
+
+
+def test_an_equivalent_schedule_that_stops_the_weights_is_refused_and_has_the_length_of_its_run():
+    with pytest.raises(ValueError, match="is 1 at step 0, must be < 1"):
+        equivalent_schedule(lrlib.constant(1.0), weight_decay=1.0, momentum=0.0, total_steps=3)
+    assert equivalent_schedule(lrlib.constant(0.1), weight_decay=1.0, momentum=0.0, total_steps=3).horizon == 3
+
+
+@pytest.mark.parametrize("function", [shift_momentum, rescale])
+def test_dampening_is_refused(function):
+    with pytest.raises(ValueError, match="dampening=0.5"):
+        function(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1, momentum=0.9, dampening=0.5), 1.0)

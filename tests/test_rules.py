@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pytest
@@ -422,3 +422,47 @@ def test_a_rule_of_ones_own():
         theta.grad = torch.tensor([0.5, -7.0]).double()
         optimizer.step()
     assert theta.tolist() == [0.5, 3.0] and optimizer.state[theta]["clips"].tolist() == [0.0, 2.0]
+
+
+@every_rule
+def test_a_step_leaves_the_gradients_as_they_are(rule):
+    theta = parameter(1.0, -2.0, 3.0)
+    optimizer = rule.optimizer([theta], lr=0.1)
+    for _ in range(2):
+        theta.grad = parameter(0.5, 1.0, -1.0).data
+        optimizer.step(closure_for(theta)) if optimizer.needs_closure else optimizer.step()
+        assert theta.grad.tolist() == [0.5, 1.0, -1.0]
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if not rule.joint], ids=str)
+def test_a_parameter_whose_gradients_begin_late_is_moved_as_one_that_is_new(rule):
+    first, late, fresh = parameter(1.0, -1.0), parameter(2.0, 1.0), parameter(2.0, 1.0)
+    optimizer, alone = rule.optimizer([first, late], lr=0.03), rule.optimizer([fresh], lr=0.03)
+    for t, g in enumerate(gradients(8, 2) + 0.1):
+        first.grad, late.grad, fresh.grad = g.clone(), g.clone() if t >= 4 else None, g.clone()
+        optimizer.step()
+        if t >= 4:
+            alone.step()
+    assert torch.equal(late, fresh)
+
+
+@pytest.mark.parametrize("kind", [*TORCH, *([torch.optim.Muon] if hasattr(torch.optim, "Muon") else [])])
+def test_defaults_are_those_of_torch(kind):
+    theirs = kind([nn.Parameter(torch.ones(1, 1))]).defaults
+    rule = getattr(lrlib, kind.__name__)()
+    of_vectors = {"eps", "adjust_lr_fn"} if kind.__name__ == "Muon" else set()  # eps is that of AdamW's step
+    names = {f.name for f in fields(rule)} & set(theirs) - of_vectors
+    assert names and {name: getattr(rule, name) for name in names} == {name: theirs[name] for name in names}
+
+
+def test_other_defaults_are_those_of_the_sources():
+    assert lrlib.Lion().betas == (0.9, 0.99) and lrlib.FTRLProximal().beta == 1 and lrlib.Parabola().beta == 0.9
+
+
+def test_muon_takes_a_kernel_as_a_matrix_with_a_row_for_each_output():
+    gradient = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    kernel, matrix = nn.Parameter(torch.zeros(4, 3, 2, 2)), nn.Parameter(torch.zeros(4, 12))
+    for p in (kernel, matrix):
+        p.grad = gradient.view_as(p).clone()
+        lrlib.Muon().optimizer([p], lr=1.0).step()
+    torch.testing.assert_close(kernel.data.flatten(1), matrix.data)

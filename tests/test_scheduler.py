@@ -117,6 +117,7 @@ def test_a_bad_schedule_is_refused_before_the_optimizer_is_touched(schedule, err
     with pytest.raises(error, match="must"):
         lrlib.ScheduleLR(optimizer, schedule)
     assert [group["lr"] for group in optimizer.param_groups] == [1.0, 1.0]
+    assert not any("initial_lr" in group for group in optimizer.param_groups)
 
 
 def test_momentum_is_refused_where_there_is_none():
@@ -250,3 +251,9 @@ def test_a_state_at_which_the_momentum_is_out_of_range_is_refused_and_nothing_ch
     with pytest.raises(ValueError, match="momentum at step 5=1.0"):
         rising.load_state_dict(scheduler.state_dict())
     assert (rising.state_dict(), other.param_groups[0]["lr"]) == before
+
+
+def test_a_scheduled_momentum_leaves_the_other_beta():
+    optimizer = two_groups(torch.optim.Adam, betas=(0.5, 0.98))
+    lrlib.ScheduleLR(optimizer, lrlib.constant(0.1), momentum=lrlib.constant(0.9))
+    assert [group["betas"] for group in optimizer.param_groups] == [(0.9, 0.98)] * 2

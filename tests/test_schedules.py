@@ -401,6 +401,7 @@ INVALID = [
     (lambda: lrlib.cosine_restarts(0.1, 0), "T_0=0"),
     (lambda: lrlib.cosine_restarts(0.1, 5, T_mult=0), "T_mult=0"),
     (lambda: lrlib.cosine_restarts(0.1, 5, decay=0.0), "decay=0.0"),
+    (lambda: lrlib.cosine_restarts(0.1, 5, decay=1.5), "decay=1.5"),
     (lambda: lrlib.cyclic(0.1, 0.01, 5), "max_lr=0.01"),
     (lambda: lrlib.cyclic(0.1, 1.0, 5, mode="saw"), "mode='saw'"),
     (lambda: lrlib.cyclic(0.1, 1.0, 5, gamma=0.5), "gamma=0.5"),
@@ -409,6 +410,7 @@ INVALID = [
     (lambda: lrlib.one_cycle(0.1, 10, div_factor=0.5), "div_factor=0.5"),
     (lambda: lrlib.wsd(0.1, 100, 60, 50), "warmup_steps=60"),
     (lambda: lrlib.wsd(0.1, 100, 10, 0), "decay_steps=0"),
+    (lambda: lrlib.wsd(0.1, 100, 10, 10, end_lr=0.2), "end_lr=0.2"),
     (lambda: lrlib.wsd(0.1, 100, 10, 10, decay="step"), "decay='step'"),
     (lambda: lrlib.warmup(lrlib.constant(0.1), 0), "steps=0"),
     (lambda: lrlib.warmup(lrlib.cosine(0.1, 100), 101), "steps=101"),
@@ -583,3 +585,19 @@ def test_no_rate_stays_none_whatever_the_cuts():
 def test_a_schedule_of_what_does_not_fit_is_refused(wrong, error):
     with pytest.raises(error, match=next(iter(wrong))):
         lrlib.Schedule(**{"formula": lambda t: 0 * t, "text": "none"} | wrong)
+
+
+def test_the_warm_up_of_a_schedule_is_known_whatever_it_is_made_of():
+    plain = lrlib.wsd(1.0, 100, 10, 20)
+    made = (plain, lrlib.inverse_sqrt(1.0, 7), lrlib.scale(plain, 2.0), lrlib.warmup(plain, 3), lrlib.warmup(plain, 20))
+    assert [schedule.warmup_steps for schedule in made] == [10, 7, 10, 10, 20]
+    assert lrlib.warmup(lrlib.cosine(1.0, 30), 30).warmup_steps == 30
+
+
+def test_restarts_go_on_however_far():
+    assert lrlib.cosine_restarts(1.0, T_0=1, T_mult=2)([2**40 - 1, 2**50 - 1]).tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("count", "cut"), [(20, False), (21, True)])
+def test_only_a_long_table_is_cut_short_where_it_is_printed(count, cut):
+    assert ("..." in repr(lrlib.Schedule.from_table([0.1] * count))) == cut

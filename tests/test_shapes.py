@@ -31,3 +31,15 @@ def test_the_shapes_are_as_described():
     assert jumps.tolist() == [43, 129]
     assert (np.diff(np.sign(np.diff(rates["triangular"]))) < 0).sum() == 3
     assert rates["one cycle"].argmax() in range(88, 92)
+
+
+def test_where_the_shapes_end_and_how_low_they_begin():
+    steps = 301  # not a multiple of three
+    shape = {name: make(1.0, steps) for name, make in lrlib.SHAPES.items()}
+    assert len(set(shape["step"](np.arange(steps)).tolist())) == 3
+    assert shape["exponential"](steps) == pytest.approx(0.01, rel=1e-9)
+    assert shape["1/t"](steps) == pytest.approx(0.1, rel=1e-9)
+    assert shape["WSD"](14) < 1 == shape["WSD"](15)
+    assert shape["triangular"](0) == pytest.approx(0.01)
+    for name in ("portrait", "puppy", "digit"):
+        assert "base_lr=0.001, max_lr=1.0" in repr(shape[name])

@@ -140,3 +140,9 @@ def test_bad_arguments_are_named(call, named):
 def test_a_number_is_no_schedule():
     with pytest.raises(TypeError, match="^schedule=0.1"):
         lrlib.last_iterate_bound(0.1, 5)
+
+
+def test_the_last_rate_is_looked_for_far_above_the_largest():
+    rates, gradient = [1e-3] * 8, 1e-3
+    least = min(by_the_formula([*rates, last], 1.0, gradient) for last in np.geomspace(1e-6, 1e4, 2000))
+    assert lrlib.last_iterate_bound(lrlib.constant(1e-3), 8, 1.0, gradient) == pytest.approx(least, rel=1e-4)

@@ -180,3 +180,9 @@ def test_with_products_in_bfloat16_the_softmax_of_attention_is_in_float32(monkey
     model = lrlib.in_bfloat16(lrlib.char_transformer(65, width=16, depth=1, length=8))
     model(torch.zeros(2, 8, dtype=torch.long))
     assert kinds == [torch.float32]
+
+
+def test_places_start_at_zero_and_the_weight_of_the_z_loss_at_that_of_its_source():
+    assert made().place.count_nonzero() == 0
+    logits, y = 10 + torch.arange(12.0).view(3, 4), torch.arange(3)
+    assert torch.equal(lrlib.z_loss()(logits, y), lrlib.z_loss(1e-4)(logits, y))

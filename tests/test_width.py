@@ -374,3 +374,71 @@ def test_a_check_whose_outputs_overflow_is_as_bad_as_can_be():
 
     check = lrlib.coordinate_check(make, [8, 32], data.x_train[:64], data.y_train[:64], steps=2, seeds=[0])
     assert check.worst == np.inf
+
+
+def test_a_hidden_parameter_has_its_outputs_first():
+    model, base = (nn.Bilinear(*sizes, bias=False) for sizes in ((8, 3, 4), (2, 3, 2)))
+    found = [lrlib.mup_rates(model, base, optimizer=o, kinds={"weight": "hidden"})["weight"] for o in ("adam", "sgd")]
+    assert found == [0.25, 0.5]
+
+
+def test_each_update_of_the_check_has_a_gradient_of_its_own():
+    def make(width):
+        model = nn.Linear(3, width).double()
+        return model, torch.optim.SGD(model.parameters(), lr=0.1)
+
+    x, y = torch.ones(4, 3, dtype=torch.float64), torch.zeros(4)
+    one, three = (
+        lrlib.coordinate_check(make, [2, 4], x, y, steps=steps, seeds=[0], loss=lambda z, y: z.mean()).change
+        for steps in (1, 3)
+    )
+    np.testing.assert_allclose(three, 3 * one, rtol=1e-9)
+
+
+def test_a_layer_that_learns_ever_less_is_the_worst_too():
+    change = np.array([[1.0, 2.0, 4.0], [1.0, 0.25, 0.0625]])[:, :, None]
+    found = lrlib.CoordinateCheck(("0", "1"), (1, 4, 16), np.ones_like(change), change)
+    assert found.exponents == pytest.approx({"0": 0.5, "1": -1.0}) and found.worst == pytest.approx(1.0)
+
+
+class WithASpare(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.spare, self.used = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.used(x)
+
+
+def test_factors_stay_with_their_parameters_where_the_loss_does_not_use_all():
+    x, y = torch.randn(20, 4, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3
+    moved = []
+    for rule, rate in ((lrlib.PerParameter(lrlib.SGD(), {"lr": [9.0, 9.0, 2.0, 0.5]}), 0.1), (lrlib.SGD(), 0.1)):
+        with lrlib.seeded(0):
+            model = WithASpare()
+        before = [p.detach().clone() for p in model.parameters()]
+        lrlib.train(model, (x, y), rate, steps=1, batch_size=20, optimizer=rule)
+        moved.append([(p - old).detach() for p, old in zip(model.parameters(), before, strict=True)])
+    for mine, plain, factor in zip(*moved, (1, 1, 2.0, 0.5), strict=True):
+        torch.testing.assert_close(mine, factor * plain)
+    assert not moved[0][0].any() and moved[0][2].any()
+    with pytest.raises(ValueError, match=r"has 2 factors, must be 4, one a parameter"):
+        few = lrlib.PerParameter(lrlib.SGD(), {"lr": [2.0, 0.5]})
+        lrlib.train(WithASpare(), (x, y), 0.1, steps=1, batch_size=20, optimizer=few)
+
+
+@pytest.mark.parametrize("momentum", [0.9, [0.5, 0.9], lrlib.constant(0.9)])
+def test_a_setting_that_a_factor_puts_out_of_its_range_is_refused(momentum):
+    with pytest.raises(ValueError, match=r"momentum.*1\.08.*must be in \[0, 1\)"):
+        rule = lrlib.PerParameter(lrlib.SGD(momentum=momentum), {"momentum": [1.0, 1.2]})
+        lrlib.train(
+            nn.Linear(4, 3), (torch.ones(4, 4), torch.arange(4) % 3), 0.1, steps=1, batch_size=4, optimizer=rule
+        )
+
+
+def test_a_rule_that_waits_for_the_host_is_not_captured_with_factors_either():
+    class Waits(lrlib.SGD):
+        capturable = False
+
+    assert not lrlib.PerParameter(Waits(), {"lr": [1.0]}).capturable
+    assert lrlib.PerParameter(lrlib.SGD(), {"lr": [1.0]}).capturable

@@ -104,7 +104,7 @@ class Run(ABC):
 
     @abstractmethod
     def cut(self, factor: float, replicas: Sequence[int] | None = None) -> None:
-        """Multiply the rates to come by a factor, of these replicas or of all."""
+        """Multiply the schedule's rates to come by a factor, of these replicas or of all."""
 
     @abstractmethod
     def shown(self) -> contextlib.AbstractContextManager[None]:

@@ -105,7 +105,8 @@ def train(
         steps: the number of updates T, >= 1 and at least the schedule's warm-up.
         batch_size: examples per update, between 1 and the number of training examples.
         optimizer: a rule, such as ``lrlib.SGD(momentum=0.9)``, or, for one network, any `torch.optim.Optimizer` over
-            its parameters; default ``lrlib.SGD()``.
+            its parameters; default ``lrlib.SGD()``. A rule counts the updates of the run, also for a parameter that the
+            loss begins to use late; ``rule.optimizer(...)`` counts each parameter's own, as torch does.
         loss: maps outputs and targets to a scalar, the mean over the batch.
         seed: of the order of the examples and, for one network, of everything random in it, >= 0.
         eval_every: evaluate the test set before the first update and after every so many; default at the end only.

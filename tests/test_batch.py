@@ -317,3 +317,38 @@ def test_the_seed_chooses_the_examples(task):
         lrlib.gradient_noise_scale(model, x, y, small=4, big=8, draws=2, seed=seed).signal for seed in (0, 0, 1)
     )
     assert (first == same).all() and (first != other).all()
+
+
+def test_an_interval_begins_at_zero_where_the_noise_could_be_zero():
+    """Noise and signal go together, so that every ratio but some around theirs is left, zero among them."""
+    signal = np.array([-1.0, 1.0, -1.0, 0.9])
+    measured = lrlib.NoiseScale(signal, 5 * signal + np.array([0.3, 0.31, 0.29, 0.3]))
+    assert stats.ttest_1samp(measured.noise, 0).pvalue > 0.5
+    assert stats.ttest_1samp(measured.noise - 5 * measured.signal, 0).pvalue < 1e-3
+    assert measured.interval() == (0.0, np.inf)
+
+
+def test_a_signal_of_zero_in_every_draw_bounds_nothing():
+    assert lrlib.NoiseScale(np.zeros(4), np.full(4, 5.0)).interval() == (0.0, np.inf)
+
+
+class Counting(nn.Module):
+    """It puts another tensor in the place of a buffer, and writes into a second one."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.register_buffer("mean", torch.zeros(1))
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x):
+        self.mean, _ = self.mean + x.mean(), self.calls.add_(1)
+        return self.layer(x.flatten(1))
+
+
+def test_a_measurement_leaves_the_buffers(task):
+    _, x, y, *_ = task
+    model = Counting().double()
+    before = dict(model.named_buffers())
+    lrlib.gradient_noise_scale(model, x, y, draws=2)
+    assert all(model.get_buffer(name) is buffer and buffer.item() == 0 for name, buffer in before.items())

@@ -567,3 +567,17 @@ def test_validation_pictures_are_refused_where_most_are_among_those_trained_on(t
             lrlib.train(small(), final, 0.1, steps=1, callbacks=[watch])
     else:
         assert lrlib.train(small(), final, 0.1, steps=1, callbacks=[watch]).updates == 1
+
+
+def test_of_readings_that_are_as_good_the_first_is_the_best(parts):
+    final, valid = parts
+    model, states = small(), []
+
+    def loss(logits, y):
+        return 0 * F.cross_entropy(logits, y) + 1 if len(y) == len(valid.y_test) else F.cross_entropy(logits, y)
+
+    watch = lrlib.EarlyStopping(valid, every=2, loss=loss)
+    note = lrlib.Periodic(lambda run: states.append(lrlib.copy_state(run.model)), every=2)
+    lrlib.train(model, final, 0.1, steps=6, callbacks=[watch, note])
+    assert watch.readings == [1.0] * 3 and not torch.equal(states[0]["1.weight"], states[2]["1.weight"])
+    assert all(torch.equal(value, states[0][name]) for name, value in model.state_dict().items())

@@ -1103,6 +1103,35 @@ def test_a_replica_that_is_stopped_keeps_its_statistics():
     assert [int(stack.replica(r)["2.num_batches_tracked"]) for r in (0, 1)] == [5, 20]
 
 
+def test_a_replica_that_is_stopped_keeps_the_statistics_of_an_instance_norm():
+    def make():
+        with lrlib.seeded(0):
+            norm = nn.InstanceNorm2d(2, track_running_stats=True)
+            return nn.Sequential(nn.Conv2d(1, 2, 3), norm, nn.Flatten(), nn.Linear(72, 10)).double()
+
+    alone, stack = make(), lrlib.Stack([make()] * 2)
+    lrlib.train(stack, (X, Y), 0.1, steps=6, callbacks=[lambda run: run.step == 3 and run.stop([0])])
+    lrlib.train(alone, (X, Y), 0.1, steps=3)
+    torch.testing.assert_close(stack.replica(0)["1.running_mean"], alone[1].running_mean)
+    assert not torch.allclose(stack.replica(1)["1.running_mean"], alone[1].running_mean)
+
+
+def test_replicas_count_the_batch_at_which_they_diverge_as_single_runs_do():
+    batches = list(lrlib.batches(len(X), 64, 9))
+    data, models = [], [mlp(seed, norm="batch") for seed in range(2)]
+    for last in (3, 6):
+        targets = X.flatten(1)[:, :10].clone()
+        targets[batches[last]] = torch.inf
+        data.append((X, targets))
+    options = {"loss": F.mse_loss, "steps": 9}
+    stack = lrlib.Stack(models)
+    found = lrlib.train(stack, data, 0.1, **options).diverged_at
+    for r, model in enumerate(models):
+        assert lrlib.train(model, data[r], 0.1, **options).diverged_at == found[r]
+        for name, tensor in stack.replica(r).items():
+            torch.testing.assert_close(tensor, model.state_dict()[name], rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     "rule", [lrlib.Prodigy(), lrlib.DAdaptAdam(), lrlib.ScheduleFreeAdamW(), lrlib.Hypergradient()]
 )

@@ -658,3 +658,18 @@ def test_new_weights_depend_on_the_seed():
 def test_the_largest_stable_rate_is_the_last_before_the_rise():
     lr = np.geomspace(1e-4, 1, 14)
     assert RULES["largest_stable"](lr, np.array([*np.arange(10.0, -1.0, -1.0), 0.5, 2.0, 9.0])) == lr[11]
+
+
+@pytest.mark.parametrize("first, flat", [(1.06, False), (1.03, True)])
+def test_a_fall_is_measured_from_the_mean_of_the_initial_loss_and_those_of_a_span(first, flat):
+    """It is half of what the first loss lies above all others, and must be above 0.02."""
+    test = synthetic(lambda lr: np.where(lr == lr[0], first, 1.0), initial=1.0)
+    with pytest.raises(NoSuggestion, match="flat") if flat else contextlib.nullcontext():
+        test.suggest()
+
+
+@pytest.mark.parametrize("points", [10, 14])
+def test_rules_read_at_least_ten_points_of_a_short_curve(points):
+    lr = np.geomspace(1e-4, 1, points)
+    test = RangeTest(lr, 2.3 - 0.1 * np.arange(points)[None] ** 1.5, np.array([2.3]), smoothing=0.9)
+    assert test.suggest("valley").lr == pytest.approx(RULES["valley"](*(curve[-10:] for curve in test.smoothed(0))))

@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
 import lrlib
 from lrlib import problems
@@ -91,3 +92,11 @@ def test_the_final_loss_is_that_of_evaluation_over_all_test_examples(monkeypatch
     assert loss.item() == pytest.approx(lrlib.evaluate(model, data.x_train, data.y_train)[0], rel=1e-4)
     monkeypatch.setattr(problems, "AT_A_TIME", 500)
     assert problem.sweep(lrlib.SGD(), [0.1]) == pytest.approx(loss, rel=1e-5)
+
+
+def test_labels_come_from_weights_of_deviation_two():
+    problem, found = lrlib.sparse_problem(instances=4), []
+    for x, y in problem.data:
+        fit = LogisticRegression(C=4.0).fit(x.double().numpy(), y[:, 0].numpy())  # the prior of deviation 2
+        found += fit.coef_[0, :20].tolist()
+    assert np.std(found) == pytest.approx(2, rel=0.2) and abs(np.mean(found)) < 0.5

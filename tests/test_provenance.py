@@ -1,5 +1,8 @@
 """Where results come from: hashes that see what matters of the code and nothing else, and names of devices."""
 
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -56,6 +59,7 @@ def digest(root, module="__init__", old="", new="", code=CODE):
         ("late", "[1, 2]", "[1, 3]"),
         ("late", "RATES[0]", "RATES[1]"),
         ("tools", "_check.fine(s)", "s"),
+        ("tools", "def helper(s): return", "def helper(s):\n    s.append(_check.fine(s))\n    return"),
         ("shapes", "return 1", "return 2"),
         ("__init__", "training import *", "training import unused as train"),
     ],
@@ -112,6 +116,10 @@ def test_an_attribute_of_a_long_call_is_none_of_the_library(tmp_path):
 
 def test_a_name_that_a_class_reads_and_gives_counts():
     assert provenance.used_by("z = 3\nclass B:\n    z = z", "B").startswith("z = 3")
+
+
+def test_a_name_that_a_class_only_gives_is_its_own():
+    assert provenance.used_by("z = 3\nclass B:\n    z = 4", "B") == "class B:\n    z = 4\nB"
 
 
 PROGRAMME = """'About.'
@@ -177,3 +185,17 @@ def test_a_cpu_is_called_by_its_name():
     known = info.read_text() if info.is_file() else ""
     name = provenance.device_name(torch.device("cpu"))
     assert name in known if "model name" in known else name
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+@pytest.mark.parametrize("folder, marked", [("lrlib", True), ("book", True), ("tools", False)])
+def test_a_commit_is_marked_where_the_library_or_the_book_differ_from_it(tmp_path, monkeypatch, folder, marked):
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], [*who, "commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    commit = provenance.versions(tmp_path)["commit"]
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "new.py").touch()
+    assert len(commit) == 10 and provenance.versions(tmp_path)["commit"] == commit + "+" * marked

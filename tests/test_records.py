@@ -643,3 +643,41 @@ def test_a_stale_record_gives_way_to_one_of_the_same_runs(root, tmp_path, capsys
     assert lrlib.load_record("demo").stale
     records.main(["--merge", str(there)])
     assert "demo: taken over" in capsys.readouterr().out and not lrlib.load_record("demo").stale
+
+
+def timed(monkeypatch, *seconds):
+    """Runs take so many seconds, one after the other, on a clock that else stands still."""
+    ends = np.cumsum(seconds)
+    watch = iter(np.stack([ends - seconds, ends], 1).ravel().tolist())
+    monkeypatch.setattr(records.time, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(records.time, "perf_counter", lambda: next(watch))
+
+
+def test_a_budget_that_reaches_for_a_run_as_long_as_those_before_begins_it(root, capsys, monkeypatch):
+    timed(monkeypatch, 2, 2, 2, 0)
+    write(root, CELL.replace("range(3)", "range(2)"))
+    command(root, capsys=capsys)
+    write(root, CELL.replace("range(3)", "range(4)"))
+    command(root, "--budget", "3", capsys=capsys)
+    assert len(lrlib.load_record("demo").rows) == 4
+
+
+def test_a_plan_counts_the_time_of_a_run_for_each_of_its_seeds(root, capsys, monkeypatch):
+    timed(monkeypatch, 2)
+    assert planned(command(root, "--plan", capsys=capsys)) == ["3", "6.0", "2.00"]
+
+
+def test_what_is_not_made_takes_the_mean_of_the_updates_that_are_timed(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(rehearsal.time, "perf_counter", lambda: now)
+
+    def update(k):
+        nonlocal now
+        now += k
+
+    with rehearsal.rehearsing() as left_out:
+        shortened = rehearsal.shortened(update, torch.device("cpu"))
+        timed_ones = range(rehearsal.FIRST, rehearsal.FIRST + rehearsal.TIMED)
+        for k in range(timed_ones.stop + 10):
+            shortened(k)
+    assert left_out.seconds == pytest.approx(10 * np.mean(timed_ones))

@@ -313,6 +313,17 @@ def test_a_rate_for_all_does_not_begin_anew_when_a_first_layer_is_unfrozen(rule)
     assert (np.diff(rates) > 0).all()
 
 
+def test_a_state_that_was_loaded_is_not_written():
+    p = parameter(1.0, dtype=torch.float32)
+    optimizer = lrlib.Hypergradient(hyper_lr=0.1).optimizer([p], lr=0.1)
+    follow(optimizer)
+    saved = copy.deepcopy(optimizer.state_dict())
+    before = copy.deepcopy(saved)
+    optimizer.load_state_dict(saved)
+    follow(optimizer)
+    assert saved == before and optimizer.state[p]["gain"] != saved["state"][0]["gain"]
+
+
 @every_rule
 def test_parameters_without_a_gradient_stay(rule):
     moved, still = parameter(1.0), parameter(1.0)
@@ -457,6 +468,25 @@ def test_defaults_are_those_of_torch(kind):
 
 def test_other_defaults_are_those_of_the_sources():
     assert lrlib.Lion().betas == (0.9, 0.99) and lrlib.FTRLProximal().beta == 1 and lrlib.Parabola().beta == 0.9
+
+
+def test_by_default_parabola_makes_ten_steps_at_a_thousandth_and_then_none_above_ten():
+    theta, steps = parameter(0.0), []
+    optimizer = lrlib.Parabola().optimizer([theta], lr=1.0)
+    for _ in range(11):
+        before, theta.grad = theta.item(), torch.ones(1).double()
+        optimizer.step()
+        steps.append(before - theta.item())
+    assert steps == pytest.approx([1e-3] * 10 + [10.0])
+
+
+def test_by_default_the_hypergradients_rate_gains_a_thousandth_of_the_agreement():
+    theta = parameter(0.0)
+    optimizer = lrlib.Hypergradient().optimizer([theta], lr=0.1)
+    for _ in range(2):
+        theta.grad = 2 * torch.ones(1).double()
+        optimizer.step()
+    assert optimizer.param_groups[0]["applied_lr"] == pytest.approx(0.1 + 1e-3 * 4)
 
 
 def test_muon_takes_a_kernel_as_a_matrix_with_a_row_for_each_output():

@@ -591,6 +591,8 @@ def test_the_warm_up_of_a_schedule_is_known_whatever_it_is_made_of():
     plain = lrlib.wsd(1.0, 100, 10, 20)
     made = (plain, lrlib.inverse_sqrt(1.0, 7), lrlib.scale(plain, 2.0), lrlib.warmup(plain, 3), lrlib.warmup(plain, 20))
     assert [schedule.warmup_steps for schedule in made] == [10, 7, 10, 10, 20]
+    joined = [lrlib.join([first, plain], [30]) for first in (plain, lrlib.constant(1.0))]
+    assert [schedule.warmup_steps for schedule in joined] == [10, 0]
     assert lrlib.warmup(lrlib.cosine(1.0, 30), 30).warmup_steps == 30
 
 

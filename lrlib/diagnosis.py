@@ -166,7 +166,7 @@ def _against_plan(lr: np.ndarray, planned: Schedule) -> Finding | None:
     elif not len(changes):
         evidence += "; the rate never changed: the scheduler is not stepped, or was used up by a plot"
     elif ahead:
-        evidence += f"; the scheduler was stepped {ahead[-1]} times an update"
+        evidence += f"; the scheduler was stepped {ahead[0]} times an update"
     elif changes[0] and follows(steps // (changes[0] + 1)).all():
         evidence += f"; the scheduler was stepped once in {changes[0] + 1} updates"
     return Finding("scheduler", evidence, "one scheduler step after each update, as many as the horizon")

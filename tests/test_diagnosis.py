@@ -197,14 +197,18 @@ def digits_run(scheduler, every=1, times=1):
     return run(lrlib.digits(), 1, optimizer=sgd(0.2), scheduler=scheduler, every=every, times=times, steps=60)
 
 
-@pytest.mark.parametrize("build, every, times, reason", [
-    (lambda o: lr_scheduler.CosineAnnealingLR(o, 60), 1, 2, "2 times an update"),
-    (lambda o: lr_scheduler.CosineAnnealingLR(o, 60), 6, 1, "once in 6 updates"),
-    (lambda o: lr_scheduler.ConstantLR(o, 1.0), 1, 1, "never changed"),
+COSINE = lrlib.cosine(0.2, 60)
+
+
+@pytest.mark.parametrize("build, planned, every, times, reason", [
+    (lambda o: lr_scheduler.CosineAnnealingLR(o, 60), COSINE, 1, 2, "2 times an update"),
+    (lambda o: lr_scheduler.MultiStepLR(o, [50]), lrlib.multistep(0.2, [50]), 1, 2, "2 times an update"),
+    (lambda o: lr_scheduler.CosineAnnealingLR(o, 60), COSINE, 6, 1, "once in 6 updates"),
+    (lambda o: lr_scheduler.ConstantLR(o, 1.0), COSINE, 1, 1, "never changed"),
 ])  # fmt: skip
-def test_against_a_plan_the_mistake_is_told(build, every, times, reason):
+def test_against_a_plan_the_mistake_is_told(build, planned, every, times, reason):
     history = digits_run(build, every, times)
-    (finding,) = diagnose(history, planned=lrlib.cosine(0.2, 60))
+    (finding,) = diagnose(history, planned=planned)
     assert finding.signature == "scheduler" and reason in finding.evidence
 
 

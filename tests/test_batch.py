@@ -317,3 +317,13 @@ def test_the_seed_chooses_the_examples(task):
         lrlib.gradient_noise_scale(model, x, y, small=4, big=8, draws=2, seed=seed).signal for seed in (0, 0, 1)
     )
     assert (first == same).all() and (first != other).all()
+
+
+def test_a_signal_that_is_measured_below_zero_bounds_nothing():
+    assert lrlib.NoiseScale(np.array([-1.0, -1.1, -0.9, -1.05]), np.full(4, 5.0)).interval() == (0.0, np.inf)
+
+
+def test_a_descent_ends_where_its_target_is_reached_exactly():
+    rates, losses = lrlib.noisy_descent([1.0, 3.0], [2.0, 1.0], [2.0, 1.0], 4, target=0.3)
+    again, _ = lrlib.noisy_descent([1.0, 3.0], [2.0, 1.0], [2.0, 1.0], 4, target=losses[-1])
+    assert len(again) == len(rates) > 1

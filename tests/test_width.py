@@ -457,3 +457,16 @@ def test_layers_whose_outputs_are_changed_in_place_are_measured_before_that():
     x, y = torch.linspace(-1, 1, 12).view(4, 3), torch.zeros(4, dtype=torch.long)
     plain, inplace = (lrlib.coordinate_check(make(kind), [4, 8], x, y, seeds=[0]) for kind in (False, True))
     np.testing.assert_array_equal(plain.size, inplace.size)
+
+
+def test_looks_of_the_check_are_no_batches_of_a_norm():
+    norms = []
+
+    def make(width):
+        norms.append(nn.BatchNorm1d(width))
+        model = nn.Sequential(nn.Linear(3, width), norms[-1])
+        return model, torch.optim.SGD(model.parameters(), lr=0.1)
+
+    x = torch.linspace(-1, 1, 12).view(4, 3)
+    lrlib.coordinate_check(make, [4, 8], x, torch.zeros(4, dtype=torch.long), steps=3, seeds=[0])
+    assert [int(norm.num_batches_tracked) for norm in norms] == [3, 3]

@@ -13,6 +13,16 @@ from lrlib.schedules import Schedule, check_schedule
 __all__ = ["ScheduleLR"]
 
 
+def separate_rates(optimizer: Optimizer) -> None:
+    """Give each group a tensor of its own where torch has put one tensor, the rate, into several."""
+    seen: set[int] = set()
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            if id(group["lr"]) in seen:
+                group["lr"] = group["lr"].clone()
+            seen.add(id(group["lr"]))
+
+
 class ScheduleLR(LRScheduler):
     """Sets each parameter group's learning rate to its schedule's value at the current step.
 
@@ -61,6 +71,7 @@ class ScheduleLR(LRScheduler):
                 raise ValueError(f"momentum={momentum!r}: must be None for {type(optimizer).__name__}, which has none")
         self._rates(optimizer, 0)
         self._momentum_at(0)
+        separate_rates(optimizer)
         super().__init__(optimizer)
 
     def _rates(self, optimizer: Optimizer, step: int) -> list[float]:

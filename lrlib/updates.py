@@ -14,6 +14,7 @@ from lrlib import _check, capture
 from lrlib.minibatches import MiniBatches, Place, row
 from lrlib.rule import Now, Rule, RuleOptimizer, losses_at
 from lrlib.run import Run, cloned, each
+from lrlib.scheduler import separate_rates
 from lrlib.schedules import Schedule
 from lrlib.stack import Stack
 
@@ -146,6 +147,7 @@ class OptimizerRun(Run):
     def __init__(self, model, data, schedule, optimizer: torch.optim.Optimizer, **options):
         self.optimizer, self.plain = optimizer, not hasattr(optimizer, "eval")
         super().__init__(model, data, **options)
+        separate_rates(optimizer)
         groups, self._planned = len(optimizer.param_groups), schedule is not None
         self._apart = isinstance(schedule, list | tuple)  # a schedule for each group
         self.rates = torch.full((self.steps, groups), torch.nan, dtype=torch.float64)

@@ -352,3 +352,13 @@ def test_a_measurement_leaves_the_buffers(task):
     before = dict(model.named_buffers())
     lrlib.gradient_noise_scale(model, x, y, draws=2)
     assert all(model.get_buffer(name) is buffer and buffer.item() == 0 for name, buffer in before.items())
+
+
+def test_a_signal_that_is_measured_below_zero_bounds_nothing():
+    assert lrlib.NoiseScale(np.array([-1.0, -1.1, -0.9, -1.05]), np.full(4, 5.0)).interval() == (0.0, np.inf)
+
+
+def test_a_descent_ends_where_its_target_is_reached_exactly():
+    rates, losses = lrlib.noisy_descent([1.0, 3.0], [2.0, 1.0], [2.0, 1.0], 4, target=0.3)
+    again, _ = lrlib.noisy_descent([1.0, 3.0], [2.0, 1.0], [2.0, 1.0], 4, target=losses[-1])
+    assert len(again) == len(rates) > 1

@@ -581,3 +581,26 @@ def test_of_readings_that_are_as_good_the_first_is_the_best(parts):
     lrlib.train(model, final, 0.1, steps=6, callbacks=[watch, note])
     assert watch.readings == [1.0] * 3 and not torch.equal(states[0]["1.weight"], states[2]["1.weight"])
     assert all(torch.equal(value, states[0][name]) for name, value in model.state_dict().items())
+
+
+def test_a_resumed_run_knows_its_cuts(parts):
+    final, valid = parts
+    kept, watches = {}, []
+    for resume in (None, kept):
+        watch = lrlib.ReduceOnPlateau(valid, every=2, patience=0, loss=lambda z, y: 0 * F.cross_entropy(z, y) + 1)
+        save = [] if resume else [lrlib.Periodic(lambda run: kept.update(run.state_dict()), at=[6])]
+        lrlib.train(small(), final, 0.1, steps=7, callbacks=[watch, *save], resume=resume)
+        watches.append(watch)
+    assert watches[0].cuts == watches[1].cuts == [4, 6]
+
+
+def test_a_resumed_run_knows_its_best_weights(parts):
+    final, valid = parts
+    kept, models = {}, []
+    for resume in (None, kept):
+        watch = lrlib.EarlyStopping(valid, every=2, loss=lambda z, y: -F.cross_entropy(z, y))
+        save = [] if resume else [lrlib.Periodic(lambda run: kept.update(run.state_dict()), at=[4])]
+        lrlib.train(model := small(), final, 0.1, steps=8, callbacks=[watch, *save], resume=resume)
+        models.append(model)
+        assert np.argmin(watch.readings) == 0
+    assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))

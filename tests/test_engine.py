@@ -1618,3 +1618,63 @@ def test_what_was_not_evaluated_is_said():
     for name in ("accuracy", "final_loss"):
         with pytest.raises(ValueError, match="history: has no evaluation, must be of a run on a Dataset"):
             getattr(history, name)
+
+
+def test_a_replica_that_diverged_rests_where_its_later_losses_are_finite():
+    x, options = torch.cat([torch.full_like(X[:8], torch.nan), X[:56]]), {"steps": 24, "batch_size": 1}
+    stack = lrlib.Stack([mlp(), mlp()])
+    history = lrlib.train(stack, (x, Y[:64]), 0.1, seed=[0, 1], **options)
+    assert history.diverged_at[0] != history.diverged_at[1]
+    for r, end in enumerate(history.diverged_at):
+        model = mlp()
+        alone = lrlib.train(model, (x, Y[:64]), 0.1, seed=r, **options)
+        assert alone.diverged_at == end < 23 and np.isnan(history.loss[r, end + 1 :]).all()
+        assert apart(model.parameters(), stack.replica(r).values()) < 1e-12
+
+
+@pytest.mark.parametrize("torchs", [False, True])
+def test_the_weights_before_a_loss_that_is_not_finite_are_left(torchs):
+    def trained(steps):
+        model, x = mlp(), torch.cat([torch.full_like(X[:8], torch.nan), X[:56]])
+        method = torch.optim.SGD(model.parameters(), 0.1) if torchs else lrlib.SGD()
+        return model, lrlib.train(model, (x, Y[:64]), 0.1, steps=steps, batch_size=1, optimizer=method)
+
+    model, history = trained(24)
+    assert apart(model.parameters(), trained(history.diverged_at)[0].parameters()) == 0
+
+
+def test_a_resumed_run_warms_up_too_before_it_is_captured(monkeypatch):
+    kept, calls = {}, []
+
+    def aside(function):
+        calls.append("aside")
+        function()
+
+    def graph(function):
+        calls.append("graph")
+        function()
+        return function
+
+    monkeypatch.setattr(capture, "possible", lambda device: True)
+    monkeypatch.setattr(capture, "aside", aside)
+    monkeypatch.setattr(capture, "graph", graph)
+    save = lrlib.Periodic(lambda run: kept.update(run.state_dict()), at=[6])
+    for options in ({"callbacks": [save]}, {"resume": kept}):
+        calls.clear()
+        lrlib.train(mlp(), (X, Y), 0.1, steps=12, **options)
+        assert calls == ["aside"] * 3 + ["graph"]
+
+
+def test_groups_with_one_tensor_as_their_rate_are_trained_and_cut_each_by_itself():
+    def of(model):
+        return torch.optim.SGD([{"params": [p]} for p in model.parameters()], lr=torch.tensor(1.0))
+
+    model = mlp()
+    before = [p.detach().clone() for p in model.parameters()]
+    lrlib.train(model, (X, Y), [0.0, 0.1, 0.0, 0.0], steps=1, optimizer=of(model))
+    moved = [not torch.equal(old, p) for old, p in zip(before, model.parameters(), strict=True)]
+    assert moved == [False, True, False, False]
+    halve = lrlib.Periodic(lambda run: run.cut(0.5), at=[2])
+    model = mlp()
+    history = lrlib.train(model, (X, Y), None, steps=3, optimizer=of(model), callbacks=[halve])
+    assert history.lr.tolist() == [[1.0] * 4] * 2 + [[0.5] * 4]

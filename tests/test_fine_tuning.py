@@ -183,3 +183,17 @@ def test_a_layer_with_a_hook_on_its_gradients_is_refused():
     layer.register_full_backward_hook(lambda module, inputs, outputs: None)
     with pytest.raises(ValueError, match="layer: has hooks"):
         lrlib.LoRA(layer, 2, 4)
+
+
+def test_a_single_layer_of_lora_trains_a_and_b_alone():
+    layer = lrlib.LoRA(nn.Linear(4, 3), rank=2, alpha=4)
+    assert [name for name, p in layer.named_parameters() if p.requires_grad] == ["A", "B"]
+
+
+def test_a_layer_that_computes_something_else_is_refused():
+    class Doubled(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    with pytest.raises(TypeError, match="layer: is a Doubled"):
+        lrlib.LoRA(Doubled(4, 3), 2, 4)

@@ -193,10 +193,12 @@ def test_each_step_with_tuned_smoothing_is_the_formula():
         torch.testing.assert_close(theta.detach(), x, rtol=0, atol=1e-12)
 
 
-def test_where_both_rates_are_as_good_it_falls():
+def test_where_both_rates_are_as_good_both_fall():
     theta, closure, _ = quadratic()
     theta.data.zero_()
-    assert advance(lrlib.HillClimb(step_size=0.5).optimizer([theta], lr=0.05), closure) == pytest.approx(0.025)
+    optimizer = lrlib.HillClimb(step_size=0.5, smoothing=0.8, tune_smoothing=True).optimizer([theta], lr=0.05)
+    assert advance(optimizer, closure) == pytest.approx(0.025)
+    assert 1 - optimizer.state[theta]["smoothing"].item() == pytest.approx(0.1)
 
 
 def test_a_closure_may_set_the_gradients_to_zero_in_place():

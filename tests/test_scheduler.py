@@ -257,3 +257,23 @@ def test_a_scheduled_momentum_leaves_the_other_beta():
     optimizer = two_groups(torch.optim.Adam, betas=(0.5, 0.98))
     lrlib.ScheduleLR(optimizer, lrlib.constant(0.1), momentum=lrlib.constant(0.9))
     assert [group["betas"] for group in optimizer.param_groups] == [(0.9, 0.98)] * 2
+
+
+def test_a_scheduled_momentum_adds_nothing_to_the_state_of_adam():
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.Adam([weight])
+    scheduler = lrlib.ScheduleLR(optimizer, lrlib.constant(0.1), momentum=lrlib.constant(0.9))
+    weight.grad = torch.ones(1)
+    optimizer.step()
+    before = set(optimizer.state[weight])
+    scheduler.step()
+    assert set(optimizer.state[weight]) == before
+
+
+def test_groups_to_which_torch_gives_one_tensor_as_their_rate_have_rates_of_their_own():
+    first, second = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([{"params": [first]}, {"params": [second]}], lr=torch.tensor(1.0))
+    rate = optimizer.param_groups[0]["lr"]
+    lrlib.ScheduleLR(optimizer, [lrlib.constant(0.1), lrlib.constant(0.2)])
+    assert [group["lr"].item() for group in optimizer.param_groups] == pytest.approx([0.1, 0.2])
+    assert optimizer.param_groups[0]["lr"] is rate

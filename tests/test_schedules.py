@@ -603,3 +603,19 @@ def test_restarts_go_on_however_far():
 @pytest.mark.parametrize(("count", "cut"), [(20, False), (21, True)])
 def test_only_a_long_table_is_cut_short_where_it_is_printed(count, cut):
     assert ("..." in repr(lrlib.Schedule.from_table([0.1] * count))) == cut
+
+
+def test_the_horizon_is_the_length_that_a_schedule_is_planned_for():
+    plain = lrlib.polynomial(1.0, total_iters=7)
+    made = (
+        plain, lrlib.cosine(1.0, T_max=9), lrlib.one_cycle(1.0, total_steps=11), lrlib.wsd(1.0, 13, 1, 2),
+        lrlib.warmup(plain, 3), lrlib.scale(plain, 2.0), lrlib.join([plain, plain], [4]),
+    )  # fmt: skip
+    assert [schedule.horizon for schedule in made] == [7, 9, 11, 13, 7, 7, 11]
+    assert lrlib.join([plain, lrlib.constant(1.0)], [4]).horizon is None
+
+
+def test_a_step_that_float64_skips_is_refused():
+    assert lrlib.constant(1.0)(2**53) == 1
+    with pytest.raises(ValueError, match="step"):
+        lrlib.constant(1.0)(2**53 + 1)

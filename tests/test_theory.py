@@ -146,3 +146,8 @@ def test_the_last_rate_is_looked_for_far_above_the_largest():
     rates, gradient = [1e-3] * 8, 1e-3
     least = min(by_the_formula([*rates, last], 1.0, gradient) for last in np.geomspace(1e-6, 1e4, 2000))
     assert lrlib.last_iterate_bound(lrlib.constant(1e-3), 8, 1.0, gradient) == pytest.approx(least, rel=1e-4)
+
+
+def test_the_predicted_peak_of_a_single_update_has_a_closed_form():
+    peak = lrlib.predicted_peak(lrlib.constant(0.1), 1, 3.0, 2.0)
+    assert peak == pytest.approx(1.5 / math.sqrt(4 + 4 * math.sqrt(2)), rel=1e-6)

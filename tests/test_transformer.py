@@ -21,10 +21,11 @@ def made(seed=0, qk_norm=False, **sizes):
 
 
 def with_drawn_values(model):
-    """Every parameter away from what it starts at, so that none can be left out unseen."""
+    """Every parameter away from what it starts at, by numbers of its own, so that none can be left out unseen."""
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in model.parameters():
-            p.add_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(len(p)), dtype=p.dtype))
+            p.add_(0.3 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
     return model
 
 

@@ -88,6 +88,7 @@ class Tied(nn.Module):
         (lambda w: nn.Embedding(w, 4), None, "in a Embedding"),
         (lambda w: nn.MultiheadAttention(w, 2), None, "'in_proj_weight'"),
         (lambda w: nn.ConvTranspose2d(w, w, 3), None, "in a ConvTranspose2d"),
+        (lambda w: nn.LayerNorm((3, w)), None, "in a LayerNorm"),
         (lambda w: nn.Conv2d(3, w, w), None, "kernel of 'weight'"),
         (lambda w: nn.Linear(3, w), {"bias": "vector"}, "kinds"),
         (lambda w: nn.Linear(3, w), {"gain": "input"}, "'gain'"),
@@ -259,7 +260,8 @@ def test_depths_share_their_first_layers():
         return model, torch.optim.SGD(model.parameters(), lr=0.1)
 
     data = lrlib.digits()
-    assert lrlib.coordinate_check(make, [2, 4], data.x_train[:8], data.y_train[:8] % 8).names == ("1", "2", "3")
+    for depths in ([2, 4], [4, 2]):
+        assert lrlib.coordinate_check(make, depths, data.x_train[:8], data.y_train[:8] % 8).names == ("1", "2", "3")
 
 
 def test_random_layers_and_statistics_do_not_disturb_the_check():
@@ -442,3 +444,29 @@ def test_a_rule_that_waits_for_the_host_is_not_captured_with_factors_either():
 
     assert not lrlib.PerParameter(Waits(), {"lr": [1.0]}).capturable
     assert lrlib.PerParameter(lrlib.SGD(), {"lr": [1.0]}).capturable
+
+
+def test_layers_whose_outputs_are_changed_in_place_are_measured_before_that():
+    def make(inplace):
+        def made(width):
+            model = nn.Sequential(nn.Linear(3, width), nn.ReLU(inplace), nn.Linear(width, 2))
+            return model, torch.optim.SGD(model.parameters(), lr=0.1)
+
+        return made
+
+    x, y = torch.linspace(-1, 1, 12).view(4, 3), torch.zeros(4, dtype=torch.long)
+    plain, inplace = (lrlib.coordinate_check(make(kind), [4, 8], x, y, seeds=[0]) for kind in (False, True))
+    np.testing.assert_array_equal(plain.size, inplace.size)
+
+
+def test_looks_of_the_check_are_no_batches_of_a_norm():
+    norms = []
+
+    def make(width):
+        norms.append(nn.BatchNorm1d(width))
+        model = nn.Sequential(nn.Linear(3, width), norms[-1])
+        return model, torch.optim.SGD(model.parameters(), lr=0.1)
+
+    x = torch.linspace(-1, 1, 12).view(4, 3)
+    lrlib.coordinate_check(make, [4, 8], x, torch.zeros(4, dtype=torch.long), steps=3, seeds=[0])
+    assert [int(norm.num_batches_tracked) for norm in norms] == [3, 3]

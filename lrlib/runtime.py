@@ -1,4 +1,4 @@
-"""What a run depends on besides its code: scale, device, threads, random numbers."""
+"""What a run depends on besides its code: scale, device, threads, random numbers; what it keeps, and files whole."""
 
 import contextlib
 import os

@@ -450,6 +450,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--force with --budget: would begin anew each time, must be one of them")
     if options.jobs < 1:
         parser.error(f"--jobs {options.jobs}: must be >= 1")
+    if options.jobs > 1 and (options.plan or options.merge is not None):
+        parser.error(f"--jobs {options.jobs}: goes neither with --plan nor with --merge, which make no runs")
     if gone := [notebook for notebook in options.notebooks if not notebook.is_file()]:
         parser.error(f"{gone[0]}: no such notebook")
     notebooks = options.notebooks or sorted((ROOT / "book").glob("*.ipynb"))
@@ -464,7 +466,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif options.plan:
         print(plan(notebooks))
     else:
-        _deadline = time.monotonic() + options.budget
+        started = time.monotonic()
+        _deadline = started + options.budget
         try:
             if options.jobs == 1:
                 for notebook in notebooks:
@@ -478,6 +481,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         finally:
             _deadline = float("inf")
+            if len(notebooks) > 1:
+                print(f"{len(notebooks)} notebooks in {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":

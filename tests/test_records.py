@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -417,6 +418,22 @@ def test_jobs_that_are_none_are_refused(jobs, capsys):
     assert f"--jobs {jobs}: must be >= 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("other", [["--plan"], ["--merge", "."]])
+def test_jobs_beside_what_makes_no_runs_are_refused(other, capsys):
+    with pytest.raises(SystemExit):
+        records.main(["--jobs", "2", *other])
+    assert "--jobs 2: goes neither with --plan nor with --merge" in capsys.readouterr().err
+
+
+def test_the_seconds_of_all_chapters_are_said(root, capsys):
+    write(root, CELL)
+    chapter = str(root / "book" / "demo.ipynb")
+    records.main([chapter])
+    assert "notebooks in" not in capsys.readouterr().out
+    records.main([chapter, chapter])
+    assert re.fullmatch(r"2 notebooks in \d+ s", capsys.readouterr().out.splitlines()[-1])
+
+
 def test_a_folder_that_is_none_is_refused(root, capsys):
     with pytest.raises(SystemExit):
         records.main(["--merge", str(root / "nowhere")])
@@ -607,7 +624,9 @@ def test_chapters_side_by_side_share_a_budget(tmp_path):
     chapters = {name: (BESIDE.replace("NAME", name).replace("BESIDE", "[]"),) for name in ("a", "b")}
     said, made = side_by_side(tmp_path, chapters, "--budget", "1e-9")
     assert said.returncode == 0 and not made
-    assert sorted(said.stdout.splitlines()) == [f"{name}.ipynb: not begun, as the time is over" for name in chapters]
+    *each, together = said.stdout.splitlines()
+    assert sorted(each) == [f"{name}.ipynb: not begun, as the time is over" for name in chapters]
+    assert re.fullmatch(r"2 notebooks in \d+ s", together)
 
 
 def test_a_point_is_the_same_in_any_order_of_its_settings():

@@ -86,7 +86,7 @@ _STATEMENTS = {
     "Q14": "For a convex smooth loss a rate up to 1/L converges at O(1/k); else a larger one may work.",
     "Q15": "L-BFGS is a way around choosing a rate.",
     "M1": "At tuned rate and decay, no optimizer is more than 1.5 times as fast as AdamW on a language model.",
-    "M2": "Rankings of optimizers taken before the decay ends mislead.",
+    "M2": "Orders of optimizers that are clear before the decay ends turn round by its end.",
     "M3": "Warm-up, QK-norm and z-loss make the final loss less sensitive to the peak rate.",
     "M4": "Linear decay to zero beats a cosine to a tenth at the same budget.",
     "M5": "Rankings of schedules on pictures carry over to a language model.",

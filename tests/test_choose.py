@@ -198,6 +198,21 @@ def expected_rate(choice):
     return entry, rate
 
 
+def test_longer_language_models_wanted_as_much_or_less_than_the_helper_gives():
+    said = choose.told("language_model")
+    own = {  # the best rates of the book's longer runs, by batch in characters and updates
+        (1024, 600): re.search(r"800,000 +AdamW +([\d.]+) ", said),
+        (1024, 900): re.search(r"800,000 +AdamW, 1.5 T +([\d.]+) ", said),
+        (1024, 1500): re.search(r"65,000 parameters.*?\nlinear +([\d.]+) ", said, re.DOTALL),
+    }
+    for (batch, steps), found in own.items():
+        choice = {"task": "language-scratch", "optimizer": "adamw", "size": 1e5, "batch": batch, "steps": steps}
+        entry, rate = expected_rate(choice)
+        share = float(found[1]) / rate
+        assert (0.8 < share < 1) if steps == 600 else (0.2 < share < 0.6)
+        assert 1 / entry["search"]["down"] < share < entry["search"]["factor"]
+
+
 @needs_chromium
 def test_every_choice_gives_its_row_of_the_table(page, advice):
     for choice, (told, _) in zip(CHOICES, advice, strict=True):
@@ -207,7 +222,7 @@ def test_every_choice_gives_its_row_of_the_table(page, advice):
         assert told["range"][0] <= told["rate"] <= told["range"][1]
         search = entry.get("search", row_of(choice["task"], choice["optimizer"])["search"])
         if "factor" in search:
-            low = rate if search.get("upwards") else rate / search["factor"]
+            low = rate if search.get("upwards") else rate / search.get("down", search["factor"])
             assert told["range"] == pytest.approx([low, rate * search["factor"]], rel=0.05)
         assert told["sure"] == ("measured" if "claim" in entry else "practice" if "by" in entry else "guess")
         assert 1 <= told["warmup"] < choice["steps"] / 5

@@ -165,7 +165,8 @@ def span(search: dict) -> str:
     """What to search, in Markdown: from one rate to another, or by factors of the start."""
     if "range" in search:
         return " to ".join(f'<span class="lr-rate">{short(rate)}</span>' for rate in search["range"])
-    return f"{'start' if search.get('upwards') else '÷ ' + str(search['factor'])} to × {search['factor']}"
+    low = "start" if search.get("upwards") else f"÷ {search.get('down', search['factor'])}"
+    return f"{low} to × {search['factor']}"
 
 
 def cells(whole: dict, row: dict) -> Iterator[tuple[str, str, str]]:

@@ -28,8 +28,8 @@ Its data stand in the page, made by tools/choose.py; sources and notes are those
     const length = exponent ? (batch * steps) / entry.seen : 1; // in examples or tokens
     const scale = (data.optimizers[optimizer].batch === "linear" ? scaled : Math.sqrt(scaled)) *
       Math.min(Math.max(length, 1 / LONGEST), LONGEST) ** -exponent;
-    const { range, factor, upwards } = entry.search || found.search;
-    const ends = range || [upwards ? entry.rate : entry.rate / factor, entry.rate * factor];
+    const { range, factor, upwards, down = factor } = entry.search || found.search;
+    const ends = range || [upwards ? entry.rate : entry.rate / down, entry.rate * factor];
     const { share, most = Infinity } = found.warmup;
     const rest = found.rest === "adamw" ? row(task, "adamw").start.find((_, n) => n === at(row(task, "adamw"), size)).rate : found.rest;
     return {

@@ -10,7 +10,7 @@ ASKED = re.compile(r"<!-- ledger: ([^>]*?) -->")
 ESTIMATE = re.compile(r" \[[^]]*\]$")  # what follows the estimate: its interval
 FARED = {
     "holds": "hold",
-    "holds with a condition": "hold under a condition that they do not name",
+    "holds with a condition": "hold in part or under a condition",
     "corrected": "had to be corrected",
     "does not hold": "did not reproduce",
     "open at scale": "wait for a measurement at scale",

@@ -118,24 +118,24 @@ def library_hash(source: str, root: Path) -> str:
     """
     used: dict[str, object] = {}
     tree, imports = ast.parse(source), _parse(source)[1]
-    waiting = list(_names([tree], imports))
+    waiting = set(_names([tree], imports))
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    waiting += [full.replace("*", name) for full in imports.values() if full.endswith(".*") for name in names]
-    seen: set[str] = set()
+    waiting |= {full.replace("*", name) for full in imports.values() if full.endswith(".*") for name in names}
+    asked: set[str] = set()
     while waiting:
-        found = _split(root, waiting.pop())
-        if found is None or ".".join(found[:2]) in seen:
+        asked.add(full := waiting.pop())
+        found = _split(root, full)
+        if found is None:
             continue
         module, name, text = found
-        seen.add(f"{module}.{name}")
         definitions, imports = _parse(text)
         if name in definitions:
-            used[f"{module}.{name}"] = _essence(definitions[name])
-            waiting += _names(definitions[name], {own: f"{module}.{own}" for own in definitions} | imports)
+            used[f"{module}.{name}"], more = _definition(module, name, text)
+            waiting |= more - asked
         elif name in imports:
-            waiting.append(imports[name])
+            waiting |= {imports[name]} - asked
         else:  # from a module of which everything is imported
-            waiting += [full.replace("*", name) for full in imports.values() if full.endswith(".*")]
+            waiting |= {full.replace("*", name) for full in imports.values() if full.endswith(".*")} - asked
     return hashlib.sha256(repr(sorted(used.items())).encode()).hexdigest()
 
 
@@ -162,6 +162,14 @@ def _parse(source: str) -> tuple[dict[str, list[ast.stmt]], dict[str, str]]:
     return dict(definitions), imports
 
 
+@functools.cache
+def _definition(module: str, name: str, text: str) -> tuple[object, set[str]]:
+    """What a module says of a name, and the full names that this uses."""
+    definitions, imports = _parse(text)
+    known = {own: f"{module}.{own}" for own in definitions} | imports
+    return _essence(definitions[name]), set(_names(definitions[name], known))
+
+
 class _Unchecked(ast.NodeTransformer):
     """Drops the calls of `_check` whose value is not used."""
 
@@ -183,10 +191,12 @@ def _names(nodes: Iterable[ast.AST], known: Mapping[str, str]) -> Iterator[str]:
 def _split(root: Path, name: str) -> tuple[str, str, str] | None:
     """The module that a full name begins with, the name in it, and the module's text; None outside of lrlib."""
     parts = name.split(".")
+    if parts[0] != "lrlib":
+        return None
     for end in range(len(parts) - 1, 0, -1):
         path = root.joinpath(*parts[:end])
         for file in (path.with_suffix(".py"), path / "__init__.py"):
-            if parts[0] == "lrlib" and not path.name.startswith("_") and file.is_file():
+            if not path.name.startswith("_") and file.is_file():
                 return ".".join(parts[:end]), parts[end], file.read_text(encoding="utf-8")
     return None
 

@@ -10,7 +10,7 @@ import json
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ import torch
 import torch._dynamo  # before torch.Generator is replaced, which it takes for a type
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = "elsewhere"
@@ -73,9 +72,19 @@ def is_there(device) -> bool:
     return device is not None and torch.device(device).type == NAME
 
 
+def mapped(function: Callable, value):
+    """What the function makes of every tensor in nested tuples, lists and dictionaries; torch's own is slow."""
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, tuple | list):
+        return type(value)([mapped(function, item) for item in value])
+    return {key: mapped(function, item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
 def computed(function, args, kwargs):
     """What an operator gives, on the CPU, wrapped where a GPU's result would be the GPU's."""
-    tensors = [a for a in tree_flatten((args, kwargs))[0] if isinstance(a, torch.Tensor)]
+    tensors: list[torch.Tensor] = []
+    mapped(tensors.append, (args, kwargs))
     there = [isinstance(a, Elsewhere) for a in tensors]
     if any(there) and function not in FROM_ANYWHERE:
         own = tensors[:1] if function in INDEXING else [a for a in tensors if a.ndim]  # an index may be the CPU's
@@ -88,10 +97,10 @@ def computed(function, args, kwargs):
     else:
         wrap = any(there) if device is None else is_there(device)
     kwargs = kwargs | {"device": torch.device("cpu")} if is_there(device) else kwargs
-    mine, other = tree_map(lambda a: a.inner if isinstance(a, Elsewhere) else a, (args, kwargs))
+    mine, other = mapped(lambda a: a.inner if isinstance(a, Elsewhere) else a, (args, kwargs))
     known = {id(a.inner if isinstance(a, Elsewhere) else a): a for a in tensors}  # changed in place
-    return tree_map(
-        lambda a: known.get(id(a), Elsewhere(a) if wrap else a) if isinstance(a, torch.Tensor) else a,
+    return mapped(
+        lambda a: known[id(a)] if id(a) in known else Elsewhere(a) if wrap else a,
         function(*mine, **other),
     )
 
@@ -162,17 +171,17 @@ def there() -> Iterator[torch.device]:
 
 def main() -> None:
     import lrlib
-    from lrlib import records, runtime
-    from lrlib.rehearsal import rehearsing
+    from lrlib import records, rehearsal, runtime
 
     warnings.simplefilter("ignore")
     for module in ("IPython", "ipykernel", "nbformat", "nbclient"):
         sys.modules[module] = None
+    rehearsal.FIRST = rehearsal.TIMED = 2  # that the cells can run there is shown, not that they train
     with there() as device:
         runtime.device = lrlib.device = lambda: device
         for notebook in map(Path, sys.argv[1:]):
             try:
-                with rehearsing():  # that the cells can run there is shown, not that they train
+                with rehearsal.rehearsing():
                     answer = {"said": records.run_notebook(notebook)}
             except Exception:
                 answer = {"failed": traceback.format_exc()}

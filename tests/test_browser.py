@@ -111,8 +111,9 @@ async def visit(browser, path: Path, root: Path, axe: str) -> dict[str, list[str
     contrast, others = {"runOnly": ["color-contrast"]}, {"rules": {"color-contrast": {"enabled": False}}}
     for theme, size, rules in (("light", PHONE, others), ("light", PHONE, contrast), ("dark", WIDE, contrast)):
         await page.emulate_media(color_scheme=theme)
-        await page.set_viewport_size(size)
-        await page.wait_for_timeout(400)  # 0.3 s after a change of size the theme lets the keyboard reach what scrolls
+        if page.viewport_size != size:
+            await page.set_viewport_size(size)
+            await page.wait_for_timeout(400)  # after 0.3 s the theme lets the keyboard reach what scrolls
         found = await page.evaluate(AXE, rules)
         flaws += [f"{name} in {theme} at {size['width']} px: {flaw}" for flaw in serious(found)]
         await page.evaluate(THIN_OUT_BLOCKS)

@@ -32,6 +32,10 @@ def tiny(tmp_path_factory):
     return folder
 
 
+SETTINGS = {"LRLIB_SCALE": "small", "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
+# glibc would give the memory of the larger tensors back to the system, and ask for it again, at every operation
+SETTINGS |= {f"MALLOC_{name}_THRESHOLD_": str(2**29) for name in ("MMAP", "TRIM")}
+
 needs_python_device = pytest.mark.skipif(
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
     reason="this torch knows no devices that are written in Python",
@@ -42,7 +46,7 @@ def elsewhere(notebooks, **variables):
     """What became of each programme on a device that is not the CPU, in a process of their own and without Jupyter."""
     ran = subprocess.run(
         [sys.executable, Path(__file__).parent / "elsewhere.py", *notebooks],
-        env=os.environ | variables | {"LRLIB_SCALE": "small", "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"},
+        env=os.environ | variables | SETTINGS,
         cwd=BOOK.parent,
         capture_output=True,
         text=True,

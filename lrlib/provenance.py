@@ -122,20 +122,17 @@ def library_hash(source: str, root: Path) -> str:
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     waiting |= {full.replace("*", name) for full in imports.values() if full.endswith(".*") for name in names}
     asked: set[str] = set()
-    while waiting:
-        asked.add(full := waiting.pop())
-        found = _split(root, full)
-        if found is None:
-            continue
-        module, name, text = found
-        definitions, imports = _parse(text)
-        if name in definitions:
-            used[f"{module}.{name}"], more = _definition(module, name, text)
-            waiting |= more - asked
-        elif name in imports:
-            waiting |= {imports[name]} - asked
-        else:  # from a module of which everything is imported
-            waiting |= {full.replace("*", name) for full in imports.values() if full.endswith(".*")} - asked
+    while fresh := waiting - asked:
+        asked |= fresh
+        for module, name, text in filter(None, (_split(root, full) for full in fresh)):
+            definitions, imports = _parse(text)
+            if name in definitions:
+                used[f"{module}.{name}"], more = _definition(module, name, text)
+                waiting |= more
+            elif name in imports:
+                waiting.add(imports[name])
+            else:  # from a module of which everything is imported
+                waiting |= {full.replace("*", name) for full in imports.values() if full.endswith(".*")}
     return hashlib.sha256(repr(sorted(used.items())).encode()).hexdigest()
 
 

@@ -17,6 +17,7 @@ from lrlib.hillclimb import *
 from lrlib.images import *
 from lrlib.invariance import *
 from lrlib.landscape import *
+from lrlib.linesearch import *
 from lrlib.lookahead import *
 from lrlib.models import *
 from lrlib.planes import *

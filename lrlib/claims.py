@@ -119,6 +119,9 @@ _STATEMENTS = {
     "M32": "Schedule-free, Prodigy and D-Adaptation need no rate.",
     "M33": "Clipping the gradient's norm makes too high a rate survivable, and the best rate higher.",
     "M34": "The harder a task, the longer the best schedule keeps its peak.",
+    "M35": "Given the lowest loss, Polyak's step needs no constant of a convex problem.",
+    "M36": "In networks that fit their data the stochastic Polyak step needs no tuning.",
+    "M37": "A stochastic line search trains a network as well as a tuned rate, at little more than its cost.",
 }
 
 

@@ -39,6 +39,8 @@ RULES = {
     "Hypergradient": lrlib.Hypergradient(),
     "HillClimb": lrlib.HillClimb(every=2),
     "HillClimb, smoothing too": lrlib.HillClimb(tune_smoothing=True),
+    "PolyakStep": lrlib.PolyakStep(c=0.5, growth=1.1),
+    "Armijo": lrlib.Armijo(),
 }
 TORCH = {
     "SGD": (torch.optim.SGD, {}),

@@ -13,7 +13,7 @@
     ["discriminative", "layerwise", "layer wise", "llrd", "layer to layer"], ["vision transformer", "vit"],
     ["forgetting", "forgets", "catastrophic forgetting", "keeps what was learned"],
     ["stochastic weight averaging", "swa", "weight averaging", "mean of the last weights"],
-    ["stochastic gradient descent", "sgd"], ["edge of stability", "eos"], ["warmup stable decay", "wsd", "trapezoidal"],
+    ["stochastic gradient descent", "sgd"], ["stochastic polyak step size", "polyak step size", "polyak's step", "sps"], ["armijo line search", "backtracking line search", "armijo's line search"], ["edge of stability", "eos"], ["warmup stable decay", "wsd", "trapezoidal"],
     ["mup", "µp", "μp", "maximal update"], ["low rank adaptation", "lora"],
     ...Object.entries({ alpha: "α", beta: "β", gamma: "γ", delta: "δ", epsilon: "ε", eta: "η", theta: "θ", kappa: "κ", lambda: "λ", mu: "μ", rho: "ρ", sigma: "σ", tau: "τ", phi: "φ" }),
   ];

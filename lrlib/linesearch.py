@@ -14,9 +14,10 @@ __all__ = ["PolyakStep", "Armijo"]
 TRIES = 100  # of one line search
 
 
-def squared_norm(gradients: list[torch.Tensor]) -> torch.Tensor:
-    """The squared length of the whole gradient, (R,), in float64."""
-    return torch.stack([g.double().square().reshape(len(g), -1).sum(1) for g in gradients]).sum(0)
+def inner(one: list[torch.Tensor], other: list[torch.Tensor]) -> torch.Tensor:
+    """The inner products of two lists of tensors (R, ...), over all of each replica's numbers: (R,), in float64."""
+    products = [(a.double() * b.double()).reshape(len(a), -1).sum(1) for a, b in zip(one, other, strict=True)]
+    return torch.stack(products).sum(0)
 
 
 def _remember(rate: torch.Tensor, states: list[State]) -> None:
@@ -29,24 +30,34 @@ def _remember(rate: torch.Tensor, states: list[State]) -> None:
 class PolyakStep(Rule):
     r"""Gradient descent by the rate at which the tangent along the gradient meets the lowest loss.
 
-    .. math:: \theta_{t+1} = \theta_t - \eta_t\, g_t, \qquad
-        \eta_t = \min\Big\{ \eta^{\max}_t,\; \gamma\, \eta_{t-1},\; \frac{L(\theta_t) - L^*}{c\, \|g_t\|^2} \Big\},
+    .. math:: \theta_{t+1} = \theta_t - \eta_t\, d_t, \qquad
+        \eta_t = \min\Big\{ \eta^{\max}_t,\; \gamma\, \eta_{t-1},\; \frac{\ell_t - L^*}{c\, \|d_t\|^2} \Big\},
 
-    where the schedule is the cap :math:`\eta^{\max}_t`, also of the first step, and L the loss of the mini-batch. The
-    norm is of all parameters together. Where L is not above :math:`L^*`, or the gradient is zero, the weights stay. One
-    forward pass more than gradient descent; a loop of your own has the loss. Every replica of a :class:`~lrlib.Stack`
-    has its own rate.
+    where :math:`d_t = g_t` is the gradient and :math:`\ell_t = L(\theta_t)` the loss of the mini-batch, and the
+    schedule is the cap :math:`\eta^{\max}_t`, also of the first step. With a momentum of :math:`\beta` both are running
+    means,
+
+    .. math:: d_t = \beta\, d_{t-1} + (1 - \beta)\, g_t, \qquad \ell_t = \sum_k w_k\,
+        \big( L(\theta_k) + \langle g_k, \theta_t - \theta_k \rangle \big),
+
+    the latter of the tangents of all batches so far, at the present weights, with the weights :math:`w_k` that
+    :math:`d_t` gives their gradients; the first gradient begins the mean. The norm is of all parameters together. Where
+    :math:`\ell_t` is not above :math:`L^*`, or :math:`d_t` is zero, the weights stay. One forward pass more than
+    gradient descent; a loop of your own has the loss. Every replica of a :class:`~lrlib.Stack` has its own rate.
 
     Args:
         lowest: :math:`L^*`, the lowest value of the loss, finite; 0 for a loss that a network can bring to zero.
         c: > 0; 1 is Polyak's step.
         growth: :math:`\gamma >= 1`, the factor by which a rate may exceed the last one above zero; by default any.
+        momentum: :math:`\beta` in [0, 1). A rate here is as long as one of gradient descent; `torch.optim.SGD` with
+            momentum multiplies its own by :math:`1/(1 - \beta)`.
 
     Raises:
         TypeError: a setting is not a number.
         ValueError: a setting is out of its range.
 
-    Source: Polyak (1969); with mini-batches and c: Loizou et al. (2021), arXiv 2002.10542.
+    Source: Polyak (1969); with mini-batches and c: Loizou et al. (2021), arXiv 2002.10542; with momentum, as MoMo:
+        Schaipp et al. (2024), arXiv 2305.07583.
 
     Example:
         >>> theta = torch.nn.Parameter(torch.tensor([4.0]))
@@ -64,6 +75,7 @@ class PolyakStep(Rule):
     lowest: float = 0.0
     c: float = 1.0
     growth: float = math.inf
+    momentum: float = 0.0
     joint = True
     needs_loss = True
     capturable = False
@@ -71,20 +83,29 @@ class PolyakStep(Rule):
     def __post_init__(self):
         _check.finite("lowest", self.lowest)
         _check.positive("c", self.c)
+        _check.below_one("momentum", self.momentum)
         if self.growth != math.inf:
             _check.at_least("growth", self.growth, 1.0)
 
     def start(self, p):
-        return {"rate": torch.full((len(p),), torch.inf, dtype=torch.float64, device=p.device)}
+        unset = torch.full((len(p),), torch.nan, dtype=torch.float64, device=p.device)
+        return {"direction": torch.zeros_like(p), "height": unset, "rate": torch.full_like(unset, torch.inf)}
 
     def moves(self, gradients, params, states, now):
         assert now.loss_at is not None
-        gap = (now.loss_at(params).double() - self.lowest).clamp_min(0.0)
-        rate = gap / (self.c * squared_norm(gradients))
-        rate = torch.minimum(rate.nan_to_num(0.0, posinf=torch.inf), now.settings["lr"])  # 0/0 is no step
-        now.applied = torch.minimum(rate, self.growth * states[0]["rate"])
+        before = states[0]["height"]
+        new = (1.0 - self.momentum) + self.momentum * before.isnan().double()  # the first update has no past
+        at_zero = now.loss_at(params).double() - inner(gradients, params)  # the height of the tangent at the origin
+        height = torch.where(before.isnan(), at_zero, before.lerp(at_zero, new))
+        along = [s["direction"].lerp(g, shaped(new, g)) for s, g in zip(states, gradients, strict=True)]
+        gap = (height + inner(along, params) - self.lowest).clamp_min(0.0)
+        rate = (gap / (self.c * inner(along, along))).nan_to_num(0.0, posinf=torch.inf)  # 0/0 is no step
+        now.applied = torch.minimum(torch.minimum(rate, now.settings["lr"]), self.growth * states[0]["rate"])
         _remember(now.applied, states)
-        return [shaped(now.applied, g) * g for g in gradients]
+        for state, d in zip(states, along, strict=True):
+            state["direction"].copy_(d)
+            state["height"].copy_(height)
+        return [shaped(now.applied, d) * d for d in along]
 
 
 @dataclass(frozen=True)
@@ -145,7 +166,7 @@ class Armijo(Rule):
 
     def moves(self, gradients, params, states, now):
         assert now.loss_at is not None
-        promised = self.c * squared_norm(gradients)
+        promised = self.c * inner(gradients, gradients)
         before = now.loss_at(params).double()
         rate = torch.minimum(states[0]["rate"] * self.growth, now.settings["lr"].expand(len(before)))
         tries, searching = states[0]["tries"].clone(), before.isfinite()

@@ -40,6 +40,7 @@ RULES = {
     "HillClimb": lrlib.HillClimb(every=2),
     "HillClimb, smoothing too": lrlib.HillClimb(tune_smoothing=True),
     "PolyakStep": lrlib.PolyakStep(c=0.5, growth=1.1),
+    "PolyakStep, momentum": lrlib.PolyakStep(momentum=0.5),
     "Armijo": lrlib.Armijo(),
 }
 TORCH = {

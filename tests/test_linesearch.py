@@ -40,6 +40,26 @@ def test_polyak_is_the_formula_and_brings_every_step_closer(lowest, c):
         assert c < 1 or x.norm() < before
 
 
+def test_with_momentum_it_is_the_mean_of_all_tangents_so_far():
+    theta, _, h = quadratic()
+    rule, beta = lrlib.PolyakStep(lowest=-1.0, momentum=0.7), 0.7
+    optimizer, x, past = rule.optimizer([theta], lr=0.5), theta.detach().clone(), []
+    for t in range(12):
+        shift = torch.tensor([np.sin(t), np.cos(t)])  # of batch t
+
+        def loss(at, shift=shift):
+            return 0.5 * (h * (at - shift) ** 2).sum()
+
+        past.append((x, loss(x), h * (x - shift)))
+        weights = [(1 - beta) * beta ** (t - k) if k else beta**t for k in range(t + 1)]
+        d = sum(w * g for w, (*_, g) in zip(weights, past, strict=True))
+        tangent = sum(w * (value + g @ (x - at)) for w, (at, value, g) in zip(weights, past, strict=True))
+        rate = min(0.5, max(0.0, (tangent + 1.0).item()) / (d @ d).item())
+        assert advance(optimizer, lambda loss=loss: loss(theta)) == pytest.approx(rate, rel=1e-9)
+        x = x - rate * d
+        torch.testing.assert_close(theta.detach(), x, rtol=0, atol=1e-9)
+
+
 def test_polyak_keeps_below_the_cap_and_its_growth():
     theta, closure, _ = quadratic(h=(1e-3, 1.0))
     free = lrlib.PolyakStep().optimizer([theta], lr=1e6)
@@ -105,7 +125,9 @@ def test_a_search_that_finds_nothing_ends():
 
 
 @pytest.mark.parametrize(
-    "rule", [lrlib.PolyakStep(c=0.5, growth=1.1), lrlib.Armijo(growth=1.1)], ids=["PolyakStep", "Armijo"]
+    "rule",
+    [lrlib.PolyakStep(c=0.5, growth=1.1), lrlib.PolyakStep(momentum=0.9), lrlib.Armijo(growth=1.1)],
+    ids=["PolyakStep", "with momentum", "Armijo"],
 )
 def test_the_loop_a_loop_of_ones_own_and_a_stack_agree(rule):
     def network(seed):
@@ -150,6 +172,7 @@ def test_a_diverged_replica_costs_a_search_nothing():
         (lambda: lrlib.PolyakStep(lowest="0"), TypeError, "lowest"),
         (lambda: lrlib.PolyakStep(c=0.0), ValueError, "c"),
         (lambda: lrlib.PolyakStep(growth=0.5), ValueError, "growth"),
+        (lambda: lrlib.PolyakStep(momentum=1.0), ValueError, "momentum"),
         (lambda: lrlib.PolyakStep(growth=float("nan")), ValueError, "growth"),
         (lambda: lrlib.Armijo(c=1.0), ValueError, "c"),
         (lambda: lrlib.Armijo(c=0.0), ValueError, "c"),

@@ -43,7 +43,8 @@ class PolyakStep(Rule):
     the latter of the tangents of all batches so far, at the present weights, with the weights :math:`w_k` that
     :math:`d_t` gives their gradients; the first gradient begins the mean. The norm is of all parameters together. Where
     :math:`\ell_t` is not above :math:`L^*`, or :math:`d_t` is zero, the weights stay. One forward pass more than
-    gradient descent; a loop of your own has the loss. Every replica of a :class:`~lrlib.Stack` has its own rate.
+    gradient descent, which layers such as BatchNorm count too, and for which dropout draws anew; a loop of your own has
+    the loss. Every replica of a :class:`~lrlib.Stack` has its own rate.
 
     Args:
         lowest: :math:`L^*`, the lowest value of the loss, finite; 0 for a loss that a network can bring to zero.

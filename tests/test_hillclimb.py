@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from descent import advance, quadratic
 from torch import nn
 from torch.nn import functional as F
 
@@ -14,19 +15,6 @@ from lrlib.rule import losses_at
 
 DATA = lrlib.digits()
 X, Y = DATA.x_train.double(), DATA.y_train
-
-
-def quadratic(h=(1.0, 10.0)):
-    theta = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
-    h = torch.tensor(h, dtype=torch.float64)
-    return theta, lambda: 0.5 * (h * theta.square()).sum(), h
-
-
-def advance(optimizer, closure):
-    optimizer.zero_grad()
-    closure().backward()
-    optimizer.step(closure)
-    return optimizer.param_groups[0]["applied_lr"]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.8])

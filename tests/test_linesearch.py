@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from descent import advance, quadratic
 from torch import nn
 from torch.nn import functional as F
 
@@ -11,19 +12,6 @@ from lrlib.linesearch import TRIES
 
 DATA = lrlib.digits()
 X, Y = DATA.x_train.double(), DATA.y_train
-
-
-def quadratic(h=(1.0, 10.0), lowest=0.0):
-    theta = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
-    h = torch.tensor(h, dtype=torch.float64)
-    return theta, lambda: 0.5 * (h * theta.square()).sum() + lowest, h
-
-
-def advance(optimizer, closure):
-    optimizer.zero_grad()
-    closure().backward()
-    optimizer.step(closure)
-    return optimizer.param_groups[0]["applied_lr"]
 
 
 @pytest.mark.parametrize("lowest", [0.0, -3.0, 2.5])

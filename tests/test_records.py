@@ -40,6 +40,7 @@ def root(tmp_path, monkeypatch):
     """A project of one chapter, demo.ipynb, at full scale."""
     monkeypatch.setattr(records, "ROOT", tmp_path)
     monkeypatch.setenv("LRLIB_SCALE", "full")
+    monkeypatch.setenv("MPLBACKEND", "agg")  # main() sets it for good, and a notebook tested later would show no figure
     (tmp_path / "book").mkdir()
     write(tmp_path, CELL)
     return tmp_path

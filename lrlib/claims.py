@@ -122,6 +122,12 @@ _STATEMENTS = {
     "M35": "Given the lowest loss, Polyak's step needs no constant of a convex problem.",
     "M36": "In networks that fit their data the stochastic Polyak step needs no tuning.",
     "M37": "A stochastic line search trains a network as well as a tuned rate, at little more than its cost.",
+    "M38": "Re-warming a finished run first raises its loss, and ends lower than going on at a low rate.",
+    "M39": "The length of the warm-up of a second run does not matter.",
+    "M40": "A second run on new data, with replay, does as well as a new run on all the data.",
+    "M41": "Going on from a decayed network is no worse than from before its decay, at equal updates in all.",
+    "M42": "A network trained on half of the data and then on all generalises worse than a fresh one.",
+    "M43": "The bound on the last loss predicts the best peak of a second run.",
 }
 
 

@@ -72,6 +72,8 @@ def test_the_page_to_choose_by_is_second_to_titles_alone(search):
         ("discriminative learning rates", "fine_tuning"),
         ("mup transfer", "width"),
         ("linear scaling rule", "batch_size"),
+        ("continue training from a checkpoint", "going_on"),
+        ("rewarming", "going_on"),
     ],
 )
 def test_the_chapter_about_it_is_among_the_first_three(search, query, chapter):

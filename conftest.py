@@ -3,8 +3,10 @@
 `pytest --package` runs what needs neither the book nor its tools: the tests and doctests of lrlib.
 """
 
+import json
 import os
 from collections import defaultdict
+from pathlib import Path
 
 # Kernels and worker processes inherit these; libraries read the thread counts when they are first imported.
 for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR"):
@@ -49,7 +51,13 @@ OF_THE_BOOK = (
     "test_weight",
 )
 SECONDS = "lrlib/seconds"
-LONG = {"tests/test_full_scale.py": 400.0}  # seconds, about, where no run has told yet; a notebook 60
+LONG = {  # seconds, about, where no run has told yet; of a notebook those that its page names
+    "tests/test_full_scale.py": 400.0,
+    "tests/test_browser.py": 270.0,
+    "tests/test_weight.py": 110.0,
+    "tests/test_explorers.py": 100.0,
+    "tests/test_pdf.py": 60.0,
+}
 _seconds: dict[str, float] = defaultdict(float)
 
 
@@ -73,11 +81,13 @@ def pytest_ignore_collect(collection_path, config):
 
 def pytest_collection_modifyitems(config, items):
     """Longest file first, by the last run's times, so that no long one is left alone at the end."""
-    known = config.cache.get(SECONDS, {}) if hasattr(config, "cache") else {}
+    shown = json.loads((Path(__file__).parent / "data" / "run_seconds.json").read_text(encoding="utf-8"))
+    known = LONG | {f"book/{name}.ipynb": seconds for name, seconds in shown.items()}
+    known |= config.cache.get(SECONDS, {}) if hasattr(config, "cache") else {}
 
     def key(item):
         file = _file(item.nodeid)
-        return -known.get(file, LONG.get(file, 60.0 if file.endswith(".ipynb") else 0.0)), file
+        return -known.get(file, 0.0), file
 
     items.sort(key=key)  # stable: the order inside a file stays
 

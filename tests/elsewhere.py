@@ -169,14 +169,26 @@ def there() -> Iterator[torch.device]:
         yield torch.device(NAME, 0)
 
 
+def few(losses):
+    """The losses at three points of a plane, over and over: that they can be computed there is shown, not their map."""
+
+    def repeated(self, points, *rest):
+        values = losses(self, points[:3], *rest)
+        return values[torch.arange(len(points)) % len(values)]
+
+    return repeated
+
+
 def main() -> None:
     import lrlib
-    from lrlib import records, rehearsal, runtime
+    from lrlib import landscape, records, rehearsal, runtime
 
     warnings.simplefilter("ignore")
     for module in ("IPython", "ipykernel", "nbformat", "nbclient"):
         sys.modules[module] = None
     rehearsal.FIRST = rehearsal.TIMED = 2  # that the cells can run there is shown, not that they train
+    for method in ("batched", "loop"):
+        setattr(landscape._Evaluator, method, few(getattr(landscape._Evaluator, method)))
     with there() as device:
         runtime.device = lrlib.device = lambda: device
         for notebook in map(Path, sys.argv[1:]):

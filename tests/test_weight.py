@@ -54,7 +54,7 @@ SEEN = """() => ({
 SCROLL_THROUGH = """async () => {
   const pause = (ms) => new Promise((done) => setTimeout(done, ms));
   const drawn = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
-  for (let y = 0; y < document.documentElement.scrollHeight; y += 600) { scrollTo(0, y); await drawn(); }
+  for (let y = 0; y < document.documentElement.scrollHeight; y += innerHeight) { scrollTo(0, y); await drawn(); }
   for (const explorer of document.querySelectorAll(".lr-explorer")) {
     for (let k = 0; k < 100 && !explorer.dataset.live; k++) await pause(50);
   }

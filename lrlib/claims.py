@@ -128,6 +128,12 @@ _STATEMENTS = {
     "M41": "Going on from a decayed network is no worse than from before its decay, at equal updates in all.",
     "M42": "A network trained on half of the data and then on all generalises worse than a fresh one.",
     "M43": "The bound on the last loss predicts the best peak of a second run.",
+    "M44": "Weights rounded to nearest in bfloat16 lose small updates, and training ends worse.",
+    "M45": "Stochastic rounding or Kahan summation makes up for weights in bfloat16.",
+    "M46": "With stochastic rounding, below some rate a lower one ends no lower.",
+    "M47": "Each bit less doubles the rate that weights rounded to nearest need.",
+    "M48": "On weights in bfloat16 AdamW's weight decay does nothing at usual rates.",
+    "M49": "In bfloat16, with β₂ = 0.999, Adam's average of squares cannot fall.",
 }
 
 

@@ -6,6 +6,7 @@ only, and prints for each of them a line of JSON with what it said or how it fai
 """
 
 import contextlib
+import dataclasses
 import json
 import sys
 import traceback
@@ -169,26 +170,25 @@ def there() -> Iterator[torch.device]:
         yield torch.device(NAME, 0)
 
 
-def few(losses):
-    """The losses at three points of a plane, over and over: that they can be computed there is shown, not their map."""
+def few(loss_plane):
+    """Four points of a plane, shown over and over: that its losses can be computed there is shown, not their map."""
 
-    def repeated(self, points, *rest):
-        values = losses(self, points[:3], *rest)
-        return values[torch.arange(len(points)) % len(values)]
+    def plane(model, x, y, directions, a, b, **options):
+        corner = loss_plane(model, x, y, directions, a[:2], b[:2], **options)
+        return dataclasses.replace(corner, a=a, b=b, loss=np.resize(corner.loss, (len(b), len(a))))
 
-    return repeated
+    return plane
 
 
 def main() -> None:
     import lrlib
-    from lrlib import landscape, records, rehearsal, runtime
+    from lrlib import records, rehearsal, runtime
 
     warnings.simplefilter("ignore")
     for module in ("IPython", "ipykernel", "nbformat", "nbclient"):
         sys.modules[module] = None
     rehearsal.FIRST = rehearsal.TIMED = 2  # that the cells can run there is shown, not that they train
-    for method in ("batched", "loop"):
-        setattr(landscape._Evaluator, method, few(getattr(landscape._Evaluator, method)))
+    lrlib.loss_plane = few(lrlib.loss_plane)
     with there() as device:
         runtime.device = lrlib.device = lambda: device
         for notebook in map(Path, sys.argv[1:]):

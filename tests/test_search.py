@@ -74,6 +74,8 @@ def test_the_page_to_choose_by_is_second_to_titles_alone(search):
         ("linear scaling rule", "batch_size"),
         ("continue training from a checkpoint", "going_on"),
         ("rewarming", "going_on"),
+        ("bf16 weights", "rounding"),
+        ("stochastic rounding", "rounding"),
     ],
 )
 def test_the_chapter_about_it_is_among_the_first_three(search, query, chapter):

@@ -187,7 +187,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     for module in ("IPython", "ipykernel", "nbformat", "nbclient"):
         sys.modules[module] = None
-    rehearsal.FIRST = rehearsal.TIMED = 2  # that the cells can run there is shown, not that they train
+    rehearsal.FIRST = rehearsal.TIMED = 1  # that the cells can run there is shown, not that they train
     lrlib.loss_plane = few(lrlib.loss_plane)
     with there() as device:
         runtime.device = lrlib.device = lambda: device

@@ -1,4 +1,4 @@
-"""Settings for every test: tour scale, one thread a worker, no windows, long notebooks first.
+"""Settings for every test: tour scale, one thread a worker, no windows, long files first.
 
 `pytest --package` runs what needs neither the book nor its tools: the tests and doctests of lrlib.
 """

@@ -52,8 +52,8 @@ OF_THE_BOOK = (
 )
 SECONDS = "lrlib/seconds"
 LONG = {  # seconds, about, where no run has told yet; of a notebook those that its page names
-    "tests/test_full_scale.py": 400.0,
     "tests/test_browser.py": 270.0,
+    "tests/test_full_scale.py": 130.0,
     "tests/test_weight.py": 110.0,
     "tests/test_explorers.py": 100.0,
     "tests/test_pdf.py": 60.0,

@@ -134,6 +134,10 @@ _STATEMENTS = {
     "M47": "Each bit less doubles the rate that weights rounded to nearest need.",
     "M48": "On weights in bfloat16 AdamW's weight decay does nothing at usual rates.",
     "M49": "In bfloat16, with β₂ = 0.999, Adam's average of squares cannot fall.",
+    "M50": "Gradient descent at a low rate follows the flow on L + (η/4) ‖∇L‖² more closely than that on L.",
+    "M51": "At equal training loss a higher rate generalises better.",
+    "M52": "What a higher rate gains comes from the penalty η/4 on the squared gradient of a batch.",
+    "M53": "In diagonal linear networks SGD finds sparser fits at higher rates, and gradient descent denser ones.",
 }
 
 

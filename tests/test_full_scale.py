@@ -69,6 +69,7 @@ def test_a_programme_runs_on_another_device_and_records_nothing(name, answers):
     assert answers[name] == {"said": f"{name}.ipynb: ran at small scale"}, answers[name].get("failed")
 
 
+NET, SAME = "lrlib.mlp(64, 4, 10).to(device)", "expected all tensors to be on the same"
 LEFT_ON_THE_CPU = {
     "x = torch.ones(3, device=device) + torch.ones(3)": "aten.add.Tensor: expected all tensors to be on the same",
     "torch.nn.Linear(2, 2)(torch.ones(1, 2, device=device))": "addmm.default: expected all tensors to be on the same",
@@ -77,6 +78,14 @@ LEFT_ON_THE_CPU = {
     "torch.ones(3, device=device).numpy()": "can't convert a tensor of elsewhere to numpy",
     "lrlib.train(lrlib.mlp(64, 4, 10), lrlib.digits().to(device), 0.1, steps=2)": "expected all tensors to be on the",
     "lrlib.train(lrlib.mlp(64, 4, 10).to(device), lrlib.digits().to(device), 0.1, steps=2)": "",
+    f"lrlib.evaluate({NET}, lrlib.digits().x_test, lrlib.digits().y_test)": SAME,
+    f"lrlib.sharpness({NET}, lrlib.digits().x_test, lrlib.digits().y_test)": SAME,
+    "lrlib.train(lrlib.mlp(64, 4, 10), lrlib.digits(), 0.1, steps=2)": "expected the run to be on the device",
+    f"watch = lrlib.Evaluate(lrlib.digits().x_test, lrlib.digits().y_test, at=[9])\n"
+    f"lrlib.train({NET}, lrlib.digits().to(device), 0.1, steps=9, callbacks=[watch])": SAME,
+    "def run(arm, seed):\n    torch.ones(3, device=device) + torch.ones(3, device=None if arm else device)\n"
+    "    return {}\n"
+    "lrlib.measure('arms', [{'arm': arm, 'seed': seed} for arm in (0, 1) for seed in (0, 1)], run)": SAME,
 }
 
 

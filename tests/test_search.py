@@ -76,6 +76,8 @@ def test_the_page_to_choose_by_is_second_to_titles_alone(search):
         ("rewarming", "going_on"),
         ("bf16 weights", "rounding"),
         ("stochastic rounding", "rounding"),
+        ("implicit regularization", "regulariser"),
+        ("label noise", "regulariser"),
     ],
 )
 def test_the_chapter_about_it_is_among_the_first_three(search, query, chapter):

@@ -12,6 +12,7 @@
     ["linear scaling rule", "linear scaling", "linearly with the batch", "proportion to the batch"], ["batch size", "batchsize"], ["language model", "llm", "large language model"], ["pretraining", "pretrain", "from scratch"],
     ["discriminative", "layerwise", "layer wise", "llrd", "layer to layer"], ["vision transformer", "vit"],
     ["rewarming", "re warming", "rewarm"], ["continual pretraining", "continued pretraining", "continue training", "resume training", "going on from a finished run"],
+    ["regularisation", "regularization"], ["regulariser", "regularizer"], ["implicit regularisation", "implicit bias", "implicit gradient regularization"],
     ["bfloat16", "bf16"], ["float16", "fp16"], ["float32", "fp32"], ["half precision", "low precision"], ["stochastic rounding", "stochastically rounded"],
     ["forgetting", "forgets", "catastrophic forgetting", "keeps what was learned"],
     ["stochastic weight averaging", "swa", "weight averaging", "mean of the last weights"],

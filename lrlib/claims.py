@@ -136,7 +136,7 @@ _STATEMENTS = {
     "M49": "In bfloat16, with β₂ = 0.999, Adam's average of squares cannot fall.",
     "M50": "Gradient descent at a low rate follows the flow on L + (η/4) ‖∇L‖² more closely than that on L.",
     "M51": "At equal training loss a higher rate generalises better.",
-    "M52": "What a higher rate gains comes from the penalty η/4 on the squared gradient of a batch.",
+    "M52": "At least half of what a higher rate gains comes from a penalty η/4 on the squared gradient of a batch.",
     "M53": "In diagonal linear networks SGD finds sparser fits at higher rates, and gradient descent denser ones.",
 }
 

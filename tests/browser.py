@@ -14,6 +14,11 @@ HTML = ROOT / "_build" / "html"
 # Sections out of sight are not laid out (page.css); tests look at all of them.
 ALL_LAID_OUT = ".bd-article > section > section { content-visibility: visible !important; }"
 BUILT = build.FINGERPRINT  # written last
+# For `page.evaluate`: two frames later, or after a second on a page that gets no frames.
+DRAWN = """() => Promise.race([
+  new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))),
+  new Promise((done) => setTimeout(done, 1000)),
+])"""
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from browser import ROOT, built_book, needs_chromium
+from browser import DRAWN, ROOT, built_book, needs_chromium
 from PIL import Image
 
 import lrlib
@@ -544,7 +544,7 @@ def test_a_teacher_shares_what_was_set_on_the_whole_screen(browser, url, touch):
         explorer = page.locator(f"#explorer-{name}")
         explorer.get_by_role("button", name="Full screen").click()
         page.wait_for_function(f"document.fullscreenElement?.id === 'explorer-{name}'")
-        page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")  # it is fitted
+        page.evaluate(DRAWN)  # it is fitted
         stage = explorer.locator(".lr-stage").bounding_box()
         assert stage["x"] >= 0 and stage["x"] + stage["width"] <= 1920
         before = explorer.evaluate(STATE)

@@ -15,7 +15,7 @@ import maths
 import page_weight
 import pytest
 import styles
-from browser import HTML, ROOT, built_book, needs_chromium
+from browser import DRAWN, HTML, ROOT, built_book, needs_chromium
 from bs4 import BeautifulSoup
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
@@ -51,15 +51,15 @@ SEEN = """() => ({
   face: ["1em", "bold 1em"].map((style) => document.fonts.check(`${style} "Source Serif"`)),
   resources: performance.getEntriesByType("resource").map((r) => [r.name, r.renderBlockingStatus, r.encodedBodySize]),
 })"""
-SCROLL_THROUGH = """async () => {
+SCROLL_THROUGH = f"""async (screen) => {{
   const pause = (ms) => new Promise((done) => setTimeout(done, ms));
-  const drawn = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
-  for (let y = 0; y < document.documentElement.scrollHeight; y += innerHeight) { scrollTo(0, y); await drawn(); }
-  for (const explorer of document.querySelectorAll(".lr-explorer")) {
+  const drawn = {DRAWN};
+  for (let y = 0; y < document.documentElement.scrollHeight; y += screen) {{ scrollTo(0, y); await drawn(); }}
+  for (const explorer of document.querySelectorAll(".lr-explorer")) {{
     for (let k = 0; k < 100 && !explorer.dataset.live; k++) await pause(50);
-  }
+  }}
   await pause(200);
-}"""
+}}"""
 
 
 class Compressed(BaseHTTPRequestHandler):
@@ -114,7 +114,7 @@ def loaded(browser, address, slow=False, scroll=False):
     page.goto(address, wait_until="load", timeout=120_000)
     page.wait_for_function("seen.formulas", timeout=120_000)
     if scroll:
-        page.evaluate(SCROLL_THROUGH)
+        page.evaluate(SCROLL_THROUGH, PHONE["viewport"]["height"])
     found = page.evaluate(SEEN) | {"bytes": sum(sizes)}
     context.close()
     return found
